@@ -1,0 +1,175 @@
+//! The loops around a micro-kernel, written once for every instruction set.
+//!
+//! ```text
+//! for each group of panels of rhs       column parameters are gathered, panels widened if that pays
+//!     for each tile of rows of lhs      R x Q vectors of sums over the whole of K, then the epilogue
+//! ```
+//!
+//! The group of panels stays in the first or second cache level while row tiles pass it; the sums never leave
+//! registers until they are outputs.
+
+use core::{ffi::c_void, marker::PhantomData, mem::MaybeUninit};
+
+use super::{
+    Job, Store,
+    epilogue::{Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, TileBuffer, TileEnd, flush},
+    lanes::Lanes,
+    layout::padded,
+};
+
+/// What a tile multiplies.
+pub(super) struct TileInput {
+    /// First row of the tile, prepared.
+    pub lhs: *const u8,
+    /// Bytes.
+    pub lhs_stride: usize,
+    /// First panel of the group.
+    pub rhs: *const u8,
+    /// Bytes from one panel to the next.
+    pub panel_stride: usize,
+    pub k: usize,
+    /// The panels were widened by [`MicroKernel::widen`].
+    pub widened: bool,
+}
+
+/// The part that an instruction set writes for itself.
+///
+/// # Safety
+/// `tile` computes exactly the dot products it is asked for, reads nothing outside the rows and panels it is given
+/// and writes through [`super::epilogue::finish`] only.
+pub(super) unsafe trait MicroKernel {
+    type V: Lanes;
+    /// Columns of a panel.
+    const NR: usize;
+    /// Depth of a step.
+    const KR: usize;
+
+    /// Rows of the next tile when `remaining` of the job's `rows` are left: at most `MAX_ROWS`, at least 1 for
+    /// `remaining >= 1`. The packing of `lhs` follows the same rule.
+    fn next_rows(remaining: usize, rows: usize) -> usize;
+
+    /// Panels of the next group when `remaining` are left and the job has `rows` rows.
+    fn next_panels(remaining: usize, rows: usize) -> usize;
+
+    /// Rewrites a group of panels into the job's scratch if `rows` rows will use it often enough.
+    ///
+    /// # Safety
+    /// As [`super::Kernel::multiply`].
+    #[inline(always)]
+    unsafe fn widen(_rhs: *const i8, _panels: usize, _k: usize, _rows: usize, _scratch: *mut u8) -> bool {
+        false
+    }
+
+    /// Computes and finishes a tile of `rows` rows by `panels` panels.
+    ///
+    /// # Safety
+    /// `rows` and `panels` are what `next_rows` and `next_panels` can give; the input is valid for them, and the end
+    /// as [`super::epilogue::finish`] says; the CPU has the features.
+    unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd);
+}
+
+/// Computes a job with a micro-kernel. To be called inside a function compiled for its features.
+///
+/// # Safety
+/// As [`super::Kernel::multiply`].
+#[inline(always)]
+pub(super) unsafe fn multiply<K: MicroKernel>(job: &Job) {
+    if job.rows == 0 || job.cols == 0 {
+        return;
+    }
+    // SAFETY: the caller's; the end agrees with the store.
+    unsafe {
+        match job.epilogue.store {
+            // Integer requantization starts as an i32 tile in the buffer.
+            Store::I32 { .. } | Store::Fixed { .. } => groups(Loops::<K, EndI32>(PhantomData), job, 4),
+            Store::F32 { .. } => groups(Loops::<K, EndF32>(PhantomData), job, 4),
+            Store::HalfEven { .. } => groups(Loops::<K, EndByte>(PhantomData), job, 1),
+        }
+    }
+}
+
+struct Loops<K, E>(PhantomData<(K, E)>);
+
+/// # Safety
+/// As [`multiply`]; `element` is the size of what the end `E` writes.
+#[inline(always)]
+unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element: usize) {
+    let panel_stride = padded(job.k, K::KR) * K::NR;
+    let mut columns = Columns::NEW;
+    let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
+    let mut col = 0;
+    while col < job.cols {
+        let panels = K::next_panels((job.cols - col).div_ceil(K::NR), job.rows);
+        let cols = (panels * K::NR).min(job.cols - col);
+        // SAFETY: the job's panels and column parameters reach to `job.cols`.
+        unsafe {
+            columns.fill(&job.epilogue, col, cols, panels * K::NR);
+            let rhs = job.rhs.add(col / K::NR * panel_stride);
+            let widened = K::widen(rhs, panels, job.k, job.rows, job.scratch);
+            let input = TileInput {
+                lhs: job.lhs,
+                lhs_stride: job.lhs_stride,
+                rhs: if widened { job.scratch } else { rhs.cast() },
+                panel_stride: if widened { 2 * panel_stride } else { panel_stride },
+                k: job.k,
+                widened,
+            };
+            rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, element);
+        }
+        col += cols;
+    }
+}
+
+/// All row tiles of one group of panels.
+///
+/// # Safety
+/// As [`groups`].
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn rows<K: MicroKernel, E: End>(
+    _: &Loops<K, E>,
+    job: &Job,
+    mut input: TileInput,
+    columns: &Columns,
+    buffer: &mut TileBuffer,
+    col: usize,
+    panels: usize,
+    cols: usize,
+    element: usize,
+) {
+    let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
+    let element_out = if fixed { 1 } else { element };
+    let direct = !fixed && job.out_col_stride == 1 && cols == panels * K::NR;
+    let accumulate = direct && matches!(job.epilogue.store, Store::I32 { accumulate: true });
+    let mut row = 0;
+    while row < job.rows {
+        let count = K::next_rows(job.rows - row, job.rows);
+        // SAFETY: rows `row .. row + count` and columns `col .. col + cols` belong to the job; the buffer has room
+        // for the largest tile.
+        unsafe {
+            let out = job
+                .out
+                .cast::<u8>()
+                .add((row * job.out_row_stride + col * job.out_col_stride) * element_out)
+                .cast::<c_void>();
+            let mut end =
+                TileEnd { columns, epilogue: &job.epilogue, row, out, out_stride: job.out_row_stride, accumulate };
+            if direct {
+                K::tile::<E>(count, panels, &input, &end);
+            } else {
+                end.out = buffer.0.as_mut_ptr().cast();
+                end.out_stride = MAX_COLS;
+                K::tile::<E>(count, panels, &input, &end);
+                flush::<K::V>(buffer, &end, count, cols, out, job.out_row_stride, job.out_col_stride);
+            }
+            input.lhs = input.lhs.add(count * job.lhs_stride);
+        }
+        row += count;
+    }
+}
+
+/// Splits `remaining` into the fewest parts of at most `max`, as equal as they can be, and gives the first.
+#[inline(always)]
+pub(super) fn balanced(remaining: usize, max: usize) -> usize {
+    remaining.div_ceil(remaining.div_ceil(max).max(1))
+}

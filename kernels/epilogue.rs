@@ -1,0 +1,354 @@
+//! Epilogues, written once over [`Lanes`]: zero-point correction, bias, scale, rounding, clamp, store.
+//!
+//! A tile's sums are still in registers when they get here. Three ends are compiled into every tile ([`EndI32`],
+//! [`EndF32`], [`EndByte`]); integer requantization, strided outputs and ragged last columns go through a small
+//! buffer of the tile ([`flush`]) so that they cost no copy of the tile's code.
+
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use super::{Epilogue, Store, lanes::Lanes};
+
+/// Columns of the widest tile of any kernel.
+pub(super) const MAX_COLS: usize = 64;
+/// Rows of the tallest tile of any kernel.
+pub(super) const MAX_ROWS: usize = 12;
+
+/// The column parameters of one group of panels, padded so that vectors can be read whole: made once for a group,
+/// used by every row tile that passes it. Only what the epilogue reads is written, so nothing needs clearing.
+#[repr(C, align(64))]
+pub(super) struct Columns {
+    /// Sum offset + i32 bias, and the zero-point term if all rows share their zero point.
+    base: Row<i32>,
+    zero_factor: Row<i32>,
+    rhs_zero: Row<i32>,
+    scale: Row<f32>,
+    bias: Row<f32>,
+    multiplier: Row<i32>,
+    shift: Row<i32>,
+}
+
+/// One parameter of each column.
+#[repr(C, align(64))]
+struct Row<T>([MaybeUninit<T>; MAX_COLS]);
+
+impl<T: Copy> Row<T> {
+    const NEW: Self = Self([const { MaybeUninit::uninit() }; MAX_COLS]);
+
+    #[inline(always)]
+    fn at(&self, column: usize) -> *const T {
+        self.0[column..].as_ptr().cast()
+    }
+
+    /// Writes `value(j)` for the columns below `count` and `pad` from there to `width`.
+    #[inline(always)]
+    fn fill(&mut self, count: usize, width: usize, pad: T, value: impl Fn(usize) -> T) {
+        for (j, slot) in self.0[..count].iter_mut().enumerate() {
+            slot.write(value(j));
+        }
+        for slot in &mut self.0[count..width] {
+            slot.write(pad);
+        }
+    }
+}
+
+impl Columns {
+    pub const NEW: Self = Self {
+        base: Row::NEW,
+        zero_factor: Row::NEW,
+        rhs_zero: Row::NEW,
+        scale: Row::NEW,
+        bias: Row::NEW,
+        multiplier: Row::NEW,
+        shift: Row::NEW,
+    };
+
+    /// Takes the parameters of columns `start .. start + count`, and pads them to `width` columns.
+    ///
+    /// # Safety
+    /// The epilogue is valid for those columns and at least one row; `count <= width <= MAX_COLS`.
+    #[inline(always)]
+    pub unsafe fn fill(&mut self, epilogue: &Epilogue, start: usize, count: usize, width: usize) {
+        // SAFETY (every closure below): column `start + j` lies within what the epilogue is valid for.
+        let sum_offset = |j| unsafe { read_or(epilogue.sum_offset, start + j, 0) };
+        let bias = |j| unsafe { read_or(epilogue.bias, start + j, 0) };
+        let zero_factor = |j| unsafe { *epilogue.zero_factor.add(start + j) };
+        if epilogue.lhs_zero.step == 0 {
+            // SAFETY: the epilogue is valid for at least one row.
+            let zero = unsafe { epilogue.lhs_zero.get(0) }.wrapping_add(epilogue.lhs_shift);
+            self.base.fill(count, width, 0, |j| {
+                zero.wrapping_mul(zero_factor(j)).wrapping_add(sum_offset(j)).wrapping_add(bias(j))
+            });
+        } else {
+            self.base.fill(count, width, 0, |j| sum_offset(j).wrapping_add(bias(j)));
+            self.zero_factor.fill(count, width, 0, zero_factor);
+        }
+        if !epilogue.rhs_zero.is_null() {
+            // SAFETY: as above.
+            self.rhs_zero.fill(count, width, 0, |j| unsafe { *epilogue.rhs_zero.add(start + j) });
+        }
+        match epilogue.store {
+            Store::I32 { .. } => {}
+            Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } => {
+                // SAFETY: as above.
+                self.scale.fill(count, width, 0.0, |j| unsafe { scales.get(start + j) });
+                // SAFETY: as above. A sum is never -0.0, so adding 0.0 changes nothing.
+                self.bias.fill(count, width, 0.0, |j| unsafe { read_or(bias, start + j, 0.0) });
+            }
+            Store::Fixed { multipliers, .. } => {
+                // SAFETY: as above.
+                self.multiplier.fill(count, width, 0, |j| unsafe { multipliers.get(start + j) }.multiplier);
+                // SAFETY: as above.
+                self.shift.fill(count, width, 0, |j| unsafe { multipliers.get(start + j) }.shift);
+            }
+        }
+    }
+}
+
+/// Element of an optional array.
+///
+/// # Safety
+/// `ptr` is null or readable at `index`.
+#[inline(always)]
+unsafe fn read_or<T: Copy>(ptr: *const T, index: usize, default: T) -> T {
+    // SAFETY: the caller's.
+    if ptr.is_null() { default } else { unsafe { *ptr.add(index) } }
+}
+
+/// Where a tile's outputs go, and the parameters of its rows and columns.
+pub(super) struct TileEnd<'a> {
+    pub columns: &'a Columns,
+    pub epilogue: &'a Epilogue,
+    /// First row of the tile within the job.
+    pub row: usize,
+    /// Room for whole vectors in every row of the tile.
+    pub out: *mut c_void,
+    /// Elements.
+    pub out_stride: usize,
+    /// `out` holds sums that these are added to.
+    pub accumulate: bool,
+}
+
+/// The end of a tile: what happens to corrected sums that are still in registers.
+pub(super) trait End {
+    /// # Safety
+    /// As [`finish`].
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd);
+}
+
+/// Calls the body with each constant index below `$count`, unrolled in the source: an array of vectors indexed by a
+/// loop that the compiler chose not to unroll would live in memory.
+macro_rules! each {
+    ($i:ident in 0..$count:expr => $body:expr) => {
+        each!(@ $i, $count, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $i:ident, $count:expr, $body:expr, $($n:literal)*) => {
+        { $( if $n < $count { let $i: usize = $n; $body } )* }
+    };
+}
+
+/// Corrects the sums of a tile of `R` rows by `Q` vectors and hands them to the end `E`.
+///
+/// # Safety
+/// `end.epilogue` is valid for rows `end.row .. end.row + R`; `end.out` has room for `R` rows of `Q` whole vectors;
+/// the CPU has the features of `V`.
+#[inline(always)]
+pub(super) unsafe fn finish<V: Lanes, E: End, const R: usize, const Q: usize>(
+    mut sums: [[V::I; Q]; R],
+    end: &TileEnd,
+) {
+    let columns = end.columns;
+    let epilogue = end.epilogue;
+    // SAFETY: Columns holds MAX_COLS >= Q * LANES values; rows are the caller's promise.
+    unsafe {
+        each!(q in 0..Q => {
+            let base = V::load_i(columns.base.at(q * V::LANES));
+            each!(r in 0..R => sums[r][q] = V::add_i(sums[r][q], base));
+        });
+        if epilogue.lhs_zero.step != 0 {
+            each!(r in 0..R => {
+                let zero = V::splat_i(epilogue.lhs_zero.get(end.row + r).wrapping_add(epilogue.lhs_shift));
+                each!(q in 0..Q => {
+                    let factor = V::load_i(columns.zero_factor.at(q * V::LANES));
+                    sums[r][q] = V::add_i(sums[r][q], V::mul_i(zero, factor));
+                });
+            });
+        }
+        if !epilogue.rhs_zero.is_null() {
+            each!(r in 0..R => {
+                let row_sum = V::splat_i(*epilogue.row_sums.add(end.row + r));
+                each!(q in 0..Q => {
+                    let zero = V::load_i(columns.rhs_zero.at(q * V::LANES));
+                    sums[r][q] = V::sub_i(sums[r][q], V::mul_i(row_sum, zero));
+                });
+            });
+        }
+        E::store::<V, R, Q>(&sums, end);
+    }
+}
+
+/// i32 output.
+pub(super) struct EndI32;
+
+impl End for EndI32 {
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
+        let out: *mut i32 = end.out.cast();
+        // SAFETY: `out` has room for R rows of Q vectors.
+        unsafe {
+            if end.accumulate {
+                each!(r in 0..R => each!(q in 0..Q => {
+                    let p = out.add(r * end.out_stride + q * V::LANES);
+                    V::store_i(V::add_i(V::load_i(p), sums[r][q]), p);
+                }));
+            } else {
+                each!(r in 0..R => each!(q in 0..Q => {
+                    V::store_i(sums[r][q], out.add(r * end.out_stride + q * V::LANES));
+                }));
+            }
+        }
+    }
+}
+
+/// f32 output.
+pub(super) struct EndF32;
+
+impl End for EndF32 {
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
+        let Store::F32 { row_scales, min, max, .. } = end.epilogue.store else { return };
+        let out: *mut f32 = end.out.cast();
+        // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
+        unsafe {
+            let (min, max) = (V::splat_f(min), V::splat_f(max));
+            each!(r in 0..R => {
+                let row_scale = V::splat_f(row_scales.get(end.row + r));
+                each!(q in 0..Q => {
+                    let scale = V::mul_f(row_scale, V::load_f(end.columns.scale.at(q * V::LANES)));
+                    let bias = V::load_f(end.columns.bias.at(q * V::LANES));
+                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), bias);
+                    let value = V::min_f(V::max_f(value, min), max);
+                    V::store_f(value, out.add(r * end.out_stride + q * V::LANES));
+                });
+            });
+        }
+    }
+}
+
+/// i8 or u8 output, rounded half to even. Both are the low byte of a clamped i32.
+pub(super) struct EndByte;
+
+impl End for EndByte {
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
+        let Store::HalfEven { zero_point, min, max, .. } = end.epilogue.store else { return };
+        let out: *mut u8 = end.out.cast();
+        // SAFETY: as for EndF32.
+        unsafe {
+            // Clamping to integers before rounding gives what clamping after it would, and keeps the conversion
+            // to i32 in range.
+            let low = V::splat_f((min - zero_point) as f32);
+            let high = V::splat_f((max - zero_point) as f32);
+            let zero_point = V::splat_i(zero_point);
+            each!(q in 0..Q => {
+                let scale = V::load_f(end.columns.scale.at(q * V::LANES));
+                let bias = V::load_f(end.columns.bias.at(q * V::LANES));
+                each!(r in 0..R => {
+                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), bias);
+                    let value = V::min_f(V::max_f(value, low), high);
+                    let value = V::add_i(V::to_i(value), zero_point);
+                    V::store_low_bytes(value, out.add(r * end.out_stride + q * V::LANES));
+                });
+            });
+        }
+    }
+}
+
+/// A tile's outputs before they are scattered: 4 bytes for each of `MAX_ROWS` x `MAX_COLS` elements.
+#[repr(C, align(64))]
+pub(super) struct TileBuffer(pub [MaybeUninit<i32>; MAX_ROWS * MAX_COLS]);
+
+/// Moves a finished tile from the buffer (row stride [`MAX_COLS`]) to `out`, requantizing in integers if that is what the
+/// epilogue says.
+///
+/// # Safety
+/// The buffer holds `rows` x `cols` elements of the type the tile's end wrote; `out` is writable at `i * row_stride
+/// + j * col_stride` elements for them; the CPU has the features of `V`.
+#[inline(always)]
+pub(super) unsafe fn flush<V: Lanes>(
+    buffer: &mut TileBuffer,
+    end: &TileEnd,
+    rows: usize,
+    cols: usize,
+    out: *mut c_void,
+    row_stride: usize,
+    col_stride: usize,
+) {
+    // SAFETY: the caller's, in every arm; the buffer has MAX_COLS elements for each row, so whole vectors fit.
+    unsafe {
+        match end.epilogue.store {
+            Store::I32 { accumulate } => {
+                let add = |old: i32, new: i32| if accumulate { old.wrapping_add(new) } else { new };
+                scatter(buffer.0.as_ptr().cast::<i32>(), rows, cols, out.cast(), row_stride, col_stride, add);
+            }
+            Store::F32 { .. } => {
+                let source: *const f32 = buffer.0.as_ptr().cast();
+                scatter(source, rows, cols, out.cast(), row_stride, col_stride, |_, new| new);
+            }
+            Store::HalfEven { .. } => {
+                let source: *const u8 = buffer.0.as_ptr().cast();
+                scatter(source, rows, cols, out.cast(), row_stride, col_stride, |_, new| new);
+            }
+            Store::Fixed { double_rounding, zero_point, min, max, .. } => {
+                for r in 0..rows {
+                    // Bytes overwrite the sums of their own row from its start: a vector of LANES bytes ends
+                    // before the next vector of sums begins.
+                    let sums: *mut i32 = buffer.0.as_mut_ptr().add(r * MAX_COLS).cast();
+                    let bytes: *mut u8 = sums.cast();
+                    let mut j = 0;
+                    while j < cols {
+                        let x = V::load_i(sums.add(j));
+                        let m = V::load_i(end.columns.multiplier.at(j));
+                        let e = V::load_i(end.columns.shift.at(j));
+                        let scaled = if double_rounding {
+                            V::scale_double_rounding(x, m, e)
+                        } else {
+                            V::scale_single_rounding(x, m, e)
+                        };
+                        let low = V::splat_i(min - zero_point);
+                        let high = V::splat_i(max - zero_point);
+                        let clamped = V::min_i(V::max_i(scaled, low), high);
+                        V::store_low_bytes(V::add_i(clamped, V::splat_i(zero_point)), bytes.add(j));
+                        j += V::LANES;
+                    }
+                    let out: *mut u8 = out.cast::<u8>().add(r * row_stride);
+                    scatter(bytes, 1, cols, out, row_stride, col_stride, |_, new| new);
+                }
+            }
+        }
+    }
+}
+
+/// Copies `rows` x `cols` elements from a buffer of row stride [`MAX_COLS`] to a strided matrix.
+///
+/// # Safety
+/// Both are valid for the elements.
+#[inline(always)]
+unsafe fn scatter<T: Copy>(
+    source: *const T,
+    rows: usize,
+    cols: usize,
+    out: *mut T,
+    row_stride: usize,
+    col_stride: usize,
+    combine: impl Fn(T, T) -> T,
+) {
+    for r in 0..rows {
+        for j in 0..cols {
+            // SAFETY: the caller's.
+            unsafe {
+                let p = out.add(r * row_stride + j * col_stride);
+                *p = combine(*p, *source.add(r * MAX_COLS + j));
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The vector operations that epilogues need, so that each epilogue is written once for every instruction set.
+
+/// A vector of `LANES` i32 and one of as many f32.
+///
+/// Implementors are `#[inline(always)]` wrappers of intrinsics; every method may only be called on a CPU that has
+/// their feature, inside a function compiled for it. Loads and stores need no alignment.
+///
+/// # Safety
+/// Methods read or write exactly `LANES` elements at the pointers given.
+pub(crate) unsafe trait Lanes: Copy {
+    const LANES: usize;
+    type I: Copy;
+    type F: Copy;
+
+    unsafe fn load_i(p: *const i32) -> Self::I;
+    unsafe fn store_i(v: Self::I, p: *mut i32);
+    unsafe fn splat_i(x: i32) -> Self::I;
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I;
+    /// Low 32 bits of the product.
+    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn min_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn max_i(a: Self::I, b: Self::I) -> Self::I;
+    /// Stores the low byte of each lane: `LANES` bytes.
+    unsafe fn store_low_bytes(v: Self::I, p: *mut u8);
+
+    unsafe fn load_f(p: *const f32) -> Self::F;
+    unsafe fn store_f(v: Self::F, p: *mut f32);
+    unsafe fn splat_f(x: f32) -> Self::F;
+    unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F;
+    /// Rounds to nearest, ties to even.
+    unsafe fn to_f(v: Self::I) -> Self::F;
+    /// Rounds to nearest, ties to even; the argument lies in the range of i16.
+    unsafe fn to_i(v: Self::F) -> Self::I;
+
+    /// `(x * m + 2^(30 - e)) >> (31 - e)`, saturated to i32; `e` in -31..=30.
+    unsafe fn scale_single_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I;
+    /// gemmlowp: saturating shift left by max(e, 0), saturating rounding doubling high multiply by `m`, rounding
+    /// divide by 2^max(-e, 0) with ties away from zero; `e` in -31..=30.
+    unsafe fn scale_double_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I;
+}

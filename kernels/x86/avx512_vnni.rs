@@ -1,0 +1,175 @@
+//! AVX-512 VNNI kernel: x86-64 servers since Ice Lake and Zen 4.
+//!
+//! - Instruction: `vpdpbusd zmm`: 64 products of u8 by i8, added in fours to 16 i32.
+//! - Tile: 6 rows x 64 columns, or 8 x 48 when 7 or 8 rows are all there are: 24 sums, 4 (3) of `rhs`, 1 broadcast of
+//!   `lhs`, 29 (28) of 32 registers. Fewer adjacent panels make narrower tiles of the same layout.
+//! - `lhs`: rows of u8, read in place, 4 values broadcast for a step (i8 rows are copied with the sign bit flipped,
+//!   their zero point raised by 128: a pass over M * K bytes, which the broadcast could not do for free on CPUs whose
+//!   two 512-bit ports both multiply). `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at
+//!   `(n / 16) * K4 * 16 + (k / 4) * 64 + (n % 16) * 4 + k % 4`, the layout of avx_vnni.
+//! - Ceiling: 128 MAC/cycle on CPUs with two 512-bit units (64 MAC an instruction): 24 multiplies to 10 loads.
+//! - Exact: `vpdpbusd` (not its saturating form `vpdpbusds`) adds four 17-bit products to an i32, modulo 2^32.
+
+use core::arch::x86_64::*;
+
+use super::super::{
+    Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    drive::{self, MicroKernel, TileInput, balanced},
+    epilogue::{End, TileEnd, finish},
+    layout,
+};
+use super::{
+    lanes512::Lanes512,
+    tail_word,
+};
+
+const KR: usize = 4;
+
+/// Rows of the tallest tile.
+const MR: usize = 8;
+/// Columns of a panel: one vector.
+const NR: usize = 16;
+
+pulp::simd_type! {
+    /// Proof that this CPU has AVX-512 with VNNI.
+    struct Avx512Vnni {
+        avx512f: "avx512f",
+        avx512bw: "avx512bw",
+        avx512vnni: "avx512vnni",
+    }
+}
+
+/// The table entry.
+pub(crate) static KERNEL: Kernel = Kernel {
+    name: "avx512_vnni",
+    instruction: "vpdpbusd, zmm",
+    is_available: Avx512Vnni::is_available,
+    mr: MR,
+    nr: NR,
+    kr: KR,
+    lhs: LhsFormat::Bytes { unsigned: true },
+    offset: SumOffset::None,
+    scratch: |_| 0,
+    lhs_stride: layout::byte_row_stride,
+    pack_lhs,
+    row_sums,
+    multiply,
+};
+
+/// # Safety
+/// As [`Kernel::pack_lhs`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
+    let flip = if src.unsigned { 0 } else { 0x80 };
+    // SAFETY: the caller's.
+    unsafe { layout::copy_rows(src, flip, layout::byte_row_stride(src.k), dst) }
+}
+
+/// # Safety
+/// As [`Kernel::row_sums`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
+    // SAFETY: the caller's.
+    unsafe { layout::row_sums(src, true, dst) }
+}
+
+/// # Safety
+/// As [`Kernel::multiply`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn multiply(job: &Job) {
+    // SAFETY: the caller's.
+    unsafe { drive::multiply::<Avx512VnniTiles>(job) }
+}
+
+struct Avx512VnniTiles;
+
+// SAFETY: `tile` reads K bytes of each row and whole steps of each panel.
+unsafe impl MicroKernel for Avx512VnniTiles {
+    type V = Lanes512;
+    const NR: usize = NR;
+    const KR: usize = KR;
+
+    #[inline(always)]
+    fn next_rows(remaining: usize, rows: usize) -> usize {
+        if rows <= MR { remaining } else { balanced(remaining, 6) }
+    }
+
+    #[inline(always)]
+    fn next_panels(remaining: usize, rows: usize) -> usize {
+        balanced(remaining, if rows == 7 || rows == 8 { 3 } else { 4 })
+    }
+
+    #[inline(always)]
+    unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
+        /// One arm for each number of panels, for tiles of `$r` rows.
+        macro_rules! with_rows {
+            ($r:literal: $($p:literal)*) => {
+                match panels {
+                    $( $p => tile::<E, $r, $p>(input, end), )*
+                    _ => debug_assert!(false, "no tile of {rows} rows by {panels} panels"),
+                }
+            };
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => with_rows!(1: 1 2 3 4),
+                2 => with_rows!(2: 1 2 3 4),
+                3 => with_rows!(3: 1 2 3 4),
+                4 => with_rows!(4: 1 2 3 4),
+                5 => with_rows!(5: 1 2 3 4),
+                6 => with_rows!(6: 1 2 3 4),
+                7 => with_rows!(7: 1 2 3),
+                _ => with_rows!(8: 1 2 3),
+            }
+        }
+    }
+}
+
+/// `R` rows by `Q` panels of one vector.
+///
+/// # Safety
+/// As [`MicroKernel::tile`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &TileEnd) {
+    let mut sums = [[_mm512_setzero_si512(); Q]; R];
+    let steps = input.k / KR;
+    let tail = input.k % KR;
+    let row = |r: usize, step: usize| input.lhs.wrapping_add(r * input.lhs_stride + step * KR);
+    // SAFETY: rows are readable for K bytes, panels for whole steps.
+    unsafe {
+        for step in 0..steps {
+            multiply_add(&mut sums, input, step, |r| row(r, step).cast::<i32>().read_unaligned());
+        }
+        if tail > 0 {
+            multiply_add(&mut sums, input, steps, |r| tail_word(row(r, steps), tail));
+        }
+        finish::<Lanes512, E, R, Q>(sums, end);
+    }
+}
+
+/// Adds the products of one step, `word(r)` being the four values of row `r`.
+///
+/// # Safety
+/// As [`tile`], for this step.
+#[inline(always)]
+unsafe fn multiply_add<const R: usize, const Q: usize>(
+    sums: &mut [[__m512i; Q]; R],
+    input: &TileInput,
+    step: usize,
+    word: impl Fn(usize) -> i32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut b = [_mm512_setzero_si512(); Q];
+        for (q, b) in b.iter_mut().enumerate() {
+            *b = _mm512_loadu_si512(input.rhs.add(q * input.panel_stride + step * 64).cast());
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let a = _mm512_set1_epi32(word(r));
+            for (sum, &b) in sums.iter_mut().zip(&b) {
+                *sum = _mm512_dpbusd_epi32(*sum, a, b);
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! AVX-VNNI kernel: x86-64 CPUs with the VEX form of `vpdpbusd` (Intel since Alder Lake, AMD since Zen 5).
+//!
+//! - Instruction: `vpdpbusd ymm`: 32 products of u8 by i8, added in fours to 8 i32.
+//! - Tile: 6 rows x 16 columns. Registers: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`: 15 of 16. With fewer rows the
+//!   tile is wider (1x64, 2x48, 3x32). Twelve sums hide a latency of 5 cycles at two instructions a cycle.
+//! - `lhs`: rows of u8, read in place, 4 values broadcast for a step (i8 rows are copied with the sign bit flipped,
+//!   their zero point raised by 128). `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at
+//!   `(n / 16) * K4 * 16 + (k / 4) * 64 + (n % 16) * 4 + k % 4`, the layout of avx512_vnni.
+//! - Ceiling: 64 MAC/cycle on CPUs with two units (32 MAC an instruction): 12 multiplies to 8 loads.
+//! - Exact: `vpdpbusd` (not its saturating form `vpdpbusds`) adds four 17-bit products to an i32, modulo 2^32.
+
+use core::arch::x86_64::*;
+
+use super::super::{
+    Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    drive::{self, MicroKernel, TileInput, balanced},
+    epilogue::{End, TileEnd, finish},
+    layout,
+};
+use super::{
+    lanes256::Lanes256,
+    tail_word,
+    ymm_tiles::{self, MR, NR},
+};
+
+const KR: usize = 4;
+
+pulp::simd_type! {
+    /// Proof that this CPU has AVX2.
+    struct Avx2 {
+        avx2: "avx2",
+    }
+}
+
+/// Whether this CPU has AVX2 and AVX-VNNI. The feature tokens of the other kernels know no AVX-VNNI, so that bit is
+/// read here; AVX2 stands for the operating system saving ymm registers.
+fn is_available() -> bool {
+    Avx2::is_available() && avx_vnni_bit()
+}
+
+#[cfg(feature = "std")]
+fn avx_vnni_bit() -> bool {
+    std::arch::is_x86_feature_detected!("avxvnni")
+}
+
+/// CPUID leaf 7, subleaf 1, EAX bit 4.
+#[cfg(not(feature = "std"))]
+fn avx_vnni_bit() -> bool {
+    cfg!(target_feature = "avxvnni")
+        || (__cpuid(0).eax >= 7 && __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax >> 4 & 1 == 1)
+}
+
+/// The table entry.
+pub(crate) static KERNEL: Kernel = Kernel {
+    name: "avx_vnni",
+    instruction: "vpdpbusd, ymm",
+    is_available,
+    mr: MR,
+    nr: NR,
+    kr: KR,
+    lhs: LhsFormat::Bytes { unsigned: true },
+    offset: SumOffset::None,
+    scratch: |_| 0,
+    lhs_stride: layout::byte_row_stride,
+    pack_lhs,
+    row_sums,
+    multiply,
+};
+
+/// # Safety
+/// As [`Kernel::pack_lhs`].
+#[target_feature(enable = "avx2")]
+unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
+    let flip = if src.unsigned { 0 } else { 0x80 };
+    // SAFETY: the caller's.
+    unsafe { layout::copy_rows(src, flip, layout::byte_row_stride(src.k), dst) }
+}
+
+/// # Safety
+/// As [`Kernel::row_sums`].
+#[target_feature(enable = "avx2")]
+unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
+    // SAFETY: the caller's.
+    unsafe { layout::row_sums(src, true, dst) }
+}
+
+/// # Safety
+/// As [`Kernel::multiply`].
+#[target_feature(enable = "avx2,avxvnni")]
+unsafe fn multiply(job: &Job) {
+    // SAFETY: the caller's.
+    unsafe { drive::multiply::<AvxVnniTiles>(job) }
+}
+
+struct AvxVnniTiles;
+
+// SAFETY: `tile` reads K bytes of each row and whole steps of each panel.
+unsafe impl MicroKernel for AvxVnniTiles {
+    type V = Lanes256;
+    const NR: usize = NR;
+    const KR: usize = KR;
+
+    #[inline(always)]
+    fn next_rows(remaining: usize, _rows: usize) -> usize {
+        balanced(remaining, MR)
+    }
+
+    #[inline(always)]
+    fn next_panels(remaining: usize, rows: usize) -> usize {
+        ymm_tiles::next_panels(remaining, rows)
+    }
+
+    #[inline(always)]
+    unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
+        // SAFETY: the caller's.
+        unsafe { ymm_tiles::dispatch!(tile, rows, panels, (input, end)) }
+    }
+}
+
+/// `R` rows by `Q` vectors, two a panel.
+///
+/// # Safety
+/// As [`MicroKernel::tile`].
+#[target_feature(enable = "avx2,avxvnni")]
+unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &TileEnd) {
+    let mut sums = [[_mm256_setzero_si256(); Q]; R];
+    let steps = input.k / KR;
+    let tail = input.k % KR;
+    let row = |r: usize, step: usize| input.lhs.wrapping_add(r * input.lhs_stride + step * KR);
+    // SAFETY: rows are readable for K bytes, panels for whole steps.
+    unsafe {
+        for step in 0..steps {
+            multiply_add(&mut sums, input, step, |r| row(r, step).cast::<i32>().read_unaligned());
+        }
+        if tail > 0 {
+            multiply_add(&mut sums, input, steps, |r| tail_word(row(r, steps), tail));
+        }
+        finish::<Lanes256, E, R, Q>(sums, end);
+    }
+}
+
+/// Adds the products of one step, `word(r)` being the four values of row `r`.
+///
+/// # Safety
+/// As [`tile`], for this step.
+#[inline(always)]
+unsafe fn multiply_add<const R: usize, const Q: usize>(
+    sums: &mut [[__m256i; Q]; R],
+    input: &TileInput,
+    step: usize,
+    word: impl Fn(usize) -> i32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut b = [_mm256_setzero_si256(); Q];
+        for (q, b) in b.iter_mut().enumerate() {
+            *b = _mm256_loadu_si256(input.rhs.add(q / 2 * input.panel_stride + step * 64 + q % 2 * 32).cast());
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let a = _mm256_set1_epi32(word(r));
+            for (sum, &b) in sums.iter_mut().zip(&b) {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! [`Lanes`] of AVX2: eight i32 or f32 in a ymm register.
+
+use core::arch::x86_64::*;
+
+use super::super::lanes::Lanes;
+
+/// Eight lanes.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Lanes256;
+
+// SAFETY: loads and stores touch 8 elements of their type, `store_low_bytes` 8 bytes.
+unsafe impl Lanes for Lanes256 {
+    const LANES: usize = 8;
+    type I = __m256i;
+    type F = __m256;
+
+    #[inline(always)]
+    unsafe fn load_i(p: *const i32) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_i(v: Self::I, p: *mut i32) {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i(x: i32) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_mullo_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_min_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_max_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
+        // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes.
+        unsafe {
+            let pick = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            let picked = _mm256_shuffle_epi8(v, pick);
+            let low = _mm256_castsi256_si128(picked);
+            let high = _mm256_extracti128_si256::<1>(picked);
+            _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(low, high));
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f(p: *const f32) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_f(v: Self::F, p: *mut f32) {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn splat_f(x: f32) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn to_f(v: Self::I) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn to_i(v: Self::F) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_cvtps_epi32(v) }
+    }
+    #[inline(always)]
+    unsafe fn scale_single_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
+        // SAFETY: the CPU has AVX2.
+        unsafe {
+            let scale = |x, m, e| {
+                let right = _mm256_sub_epi64(_mm256_set1_epi64x(31), e);
+                let half = _mm256_sllv_epi64(_mm256_set1_epi64x(1), _mm256_sub_epi64(right, _mm256_set1_epi64x(1)));
+                shift_right(_mm256_add_epi64(_mm256_mul_epi32(x, m), half), right)
+            };
+            let [x, m, e] = [widen(x), widen(m), widen(e)];
+            narrow(saturate(scale(x[0], m[0], e[0])), saturate(scale(x[1], m[1], e[1])))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale_double_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
+        // SAFETY: the CPU has AVX2.
+        unsafe {
+            let zero = _mm256_setzero_si256();
+            let left = _mm256_max_epi32(e, zero);
+            let right = _mm256_max_epi32(_mm256_sub_epi32(zero, e), zero);
+            let high = |x, m, left| {
+                let shifted = saturate(_mm256_sllv_epi64(x, left));
+                let product = _mm256_mul_epi32(shifted, m);
+                shift_right(_mm256_add_epi64(product, _mm256_set1_epi64x(1 << 30)), _mm256_set1_epi64x(31))
+            };
+            let [x, m, left] = [widen(x), widen(m), widen(left)];
+            let high = narrow(high(x[0], m[0], left[0]), high(x[1], m[1], left[1]));
+            // Rounding divide by 2^right: the floor, plus one where the remainder exceeds the threshold.
+            let one = _mm256_set1_epi32(1);
+            let mask = _mm256_sub_epi32(_mm256_sllv_epi32(one, right), one);
+            let remainder = _mm256_and_si256(high, mask);
+            let negative = _mm256_srai_epi32::<31>(high);
+            let threshold = _mm256_sub_epi32(_mm256_srli_epi32::<1>(mask), negative);
+            let up = _mm256_cmpgt_epi32(remainder, threshold);
+            _mm256_sub_epi32(_mm256_srav_epi32(high, right), up)
+        }
+    }
+}
+
+/// The eight i32 as two vectors of i64.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn widen(v: __m256i) -> [__m256i; 2] {
+    // SAFETY: the caller's.
+    unsafe {
+        [_mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)), _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(v))]
+    }
+}
+
+/// The low halves of two vectors of i64.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn narrow(low: __m256i, high: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+        let low = _mm256_permutevar8x32_epi32(low, even);
+        let high = _mm256_permutevar8x32_epi32(high, even);
+        _mm256_blend_epi32::<0b1111_0000>(low, high)
+    }
+}
+
+/// i64 shifted right with its sign, by 0..=63: AVX2 has the unsigned shift only.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn shift_right(v: __m256i, count: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let sign = _mm256_set1_epi64x(i64::MIN);
+        let shifted = _mm256_srlv_epi64(_mm256_xor_si256(v, sign), count);
+        _mm256_sub_epi64(shifted, _mm256_srlv_epi64(sign, count))
+    }
+}
+
+/// i64 clamped to the range of i32.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn saturate(v: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let max = _mm256_set1_epi64x(i32::MAX as i64);
+        let min = _mm256_set1_epi64x(i32::MIN as i64);
+        let v = _mm256_blendv_epi8(v, max, _mm256_cmpgt_epi64(v, max));
+        _mm256_blendv_epi8(v, min, _mm256_cmpgt_epi64(min, v))
+    }
+}

@@ -1,0 +1,170 @@
+//! [`Lanes`] of AVX-512: sixteen i32 or f32 in a zmm register.
+
+use core::arch::x86_64::*;
+
+use super::super::lanes::Lanes;
+
+/// Sixteen lanes.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Lanes512;
+
+// SAFETY: loads and stores touch 16 elements of their type, `store_low_bytes` 16 bytes.
+unsafe impl Lanes for Lanes512 {
+    const LANES: usize = 16;
+    type I = __m512i;
+    type F = __m512;
+
+    #[inline(always)]
+    unsafe fn load_i(p: *const i32) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_i(v: Self::I, p: *mut i32) {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i(x: i32) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_mullo_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_min_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_max_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
+        // SAFETY: the CPU has AVX-512; the caller gives room for 16 bytes.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+    #[inline(always)]
+    unsafe fn load_f(p: *const f32) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_f(v: Self::F, p: *mut f32) {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn splat_f(x: f32) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn to_f(v: Self::I) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn to_i(v: Self::F) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_cvtps_epi32(v) }
+    }
+    #[inline(always)]
+    unsafe fn scale_single_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
+        // SAFETY: the CPU has AVX-512.
+        unsafe {
+            let scale = |x, m, e| {
+                let right = _mm512_sub_epi64(_mm512_set1_epi64(31), e);
+                let half = _mm512_sllv_epi64(_mm512_set1_epi64(1), _mm512_sub_epi64(right, _mm512_set1_epi64(1)));
+                _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(x, m), half), right)
+            };
+            let [x, m, e] = [widen(x), widen(m), widen(e)];
+            narrow(scale(x[0], m[0], e[0]), scale(x[1], m[1], e[1]))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale_double_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
+        // SAFETY: the CPU has AVX-512.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            let left = widen(_mm512_max_epi32(e, zero));
+            let right = _mm512_max_epi32(_mm512_sub_epi32(zero, e), zero);
+            let [x, m] = [widen(x), widen(m)];
+            let shifted = narrow(_mm512_sllv_epi64(x[0], left[0]), _mm512_sllv_epi64(x[1], left[1]));
+            let high = |x, m| {
+                let product = _mm512_mul_epi32(x, m);
+                _mm512_srai_epi64::<31>(_mm512_add_epi64(product, _mm512_set1_epi64(1 << 30)))
+            };
+            let shifted = widen(shifted);
+            let high = narrow(high(shifted[0], m[0]), high(shifted[1], m[1]));
+            // Rounding divide by 2^right: the floor, plus one where the remainder exceeds the threshold.
+            let one = _mm512_set1_epi32(1);
+            let mask = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
+            let remainder = _mm512_and_si512(high, mask);
+            let threshold = _mm512_add_epi32(_mm512_srli_epi32::<1>(mask), _mm512_srli_epi32::<31>(high));
+            let up = _mm512_cmpgt_epi32_mask(remainder, threshold);
+            let floor = _mm512_srav_epi32(high, right);
+            _mm512_mask_add_epi32(floor, up, floor, one)
+        }
+    }
+}
+
+/// The sixteen i32 as two vectors of i64.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn widen(v: __m512i) -> [__m512i; 2] {
+    // SAFETY: the caller's.
+    unsafe {
+        [_mm512_cvtepi32_epi64(_mm512_castsi512_si256(v)), _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(v))]
+    }
+}
+
+/// Two vectors of i64 saturated to i32.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn narrow(low: __m512i, high: __m512i) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        let low = _mm512_castsi256_si512(_mm512_cvtsepi64_epi32(low));
+        _mm512_inserti64x4::<1>(low, _mm512_cvtsepi64_epi32(high))
+    }
+}

@@ -1,0 +1,117 @@
+//! The element types, and values that are given once or one by one.
+
+/// An 8-bit operand type: `i8` or `u8`.
+pub trait Operand: bytemuck::Pod + Send + Sync + sealed::Sealed {
+    /// Smallest value.
+    const MIN: i32;
+    /// Largest value.
+    const MAX: i32;
+    /// The value as an i32.
+    fn widen(self) -> i32;
+}
+
+/// An output type: `i32`, `f32`, `i8` or `u8`.
+pub trait OutputElement: bytemuck::Pod + Send + Sync + sealed::Sealed {
+    /// The element from an i32 in its range; for f32 the nearest value.
+    #[doc(hidden)]
+    fn from_i32(value: i32) -> Self;
+    /// The element from an f32; only f32 itself keeps the fraction.
+    #[doc(hidden)]
+    fn from_f32(value: f32) -> Self;
+    /// The element as an i32.
+    #[doc(hidden)]
+    fn to_i32(self) -> i32;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for i8 {}
+    impl Sealed for u8 {}
+    impl Sealed for i32 {}
+    impl Sealed for f32 {}
+}
+
+macro_rules! operand {
+    ($($t:ty),*) => { $(
+        impl Operand for $t {
+            const MIN: i32 = <$t>::MIN as i32;
+            const MAX: i32 = <$t>::MAX as i32;
+            fn widen(self) -> i32 {
+                self.into()
+            }
+        }
+    )* };
+}
+operand!(i8, u8);
+
+macro_rules! output_element {
+    ($($t:ty),*) => { $(
+        impl OutputElement for $t {
+            fn from_i32(value: i32) -> Self {
+                value as $t
+            }
+            fn from_f32(value: f32) -> Self {
+                value as $t
+            }
+            fn to_i32(self) -> i32 {
+                self as i32
+            }
+        }
+    )* };
+}
+output_element!(i8, u8, i32, f32);
+
+/// One value for a whole matrix (per tensor), or one for each of its rows or columns (per channel).
+///
+/// Made by `into()` from a value, a slice, an array or a `Vec`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Broadcast<'a, T> {
+    /// The same for every row or column.
+    All(T),
+    /// One for each.
+    Each(&'a [T]),
+}
+
+impl<T> Broadcast<'_, T> {
+    pub(crate) fn as_slice(&self) -> &[T] {
+        match self {
+            Self::All(value) => core::slice::from_ref(value),
+            Self::Each(values) => values,
+        }
+    }
+
+    pub(crate) fn at(&self, index: usize) -> T
+    where
+        T: Copy,
+    {
+        match self {
+            Self::All(value) => *value,
+            Self::Each(values) => values[index],
+        }
+    }
+}
+
+impl<T> From<T> for Broadcast<'_, T> {
+    fn from(value: T) -> Self {
+        Self::All(value)
+    }
+}
+
+impl<'a, T> From<&'a [T]> for Broadcast<'a, T> {
+    fn from(values: &'a [T]) -> Self {
+        Self::Each(values)
+    }
+}
+
+impl<'a, T, const N: usize> From<&'a [T; N]> for Broadcast<'a, T> {
+    fn from(values: &'a [T; N]) -> Self {
+        Self::Each(values)
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<'a, T> From<&'a alloc::vec::Vec<T>> for Broadcast<'a, T> {
+    fn from(values: &'a alloc::vec::Vec<T>) -> Self {
+        Self::Each(values)
+    }
+}

@@ -1,0 +1,231 @@
+//! The one error type: every variant names what was wrong, and is returned before anything is written.
+
+use core::fmt;
+
+/// What can be wrong with a call. No variant is returned after output has been written.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A slice does not have the length that its shape needs.
+    #[error("{what}: the slice holds {actual} elements, {expected} are needed")]
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// Elements needed.
+        expected: usize,
+        /// Elements given.
+        actual: usize,
+    },
+    /// A shape or stride whose size in elements or bytes does not fit the address space.
+    #[error("{what}: the size of {rows} x {cols} overflows the address space")]
+    SizeOverflow {
+        /// Which object.
+        what: &'static str,
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        cols: usize,
+    },
+    /// Strides of a writable view that let two elements share memory.
+    #[error("{rows} x {cols} with strides {row_stride}, {col_stride}: elements of a writable matrix overlap")]
+    Overlap {
+        /// Rows of the view.
+        rows: usize,
+        /// Columns of the view.
+        cols: usize,
+        /// Elements between rows.
+        row_stride: usize,
+        /// Elements between columns.
+        col_stride: usize,
+    },
+    /// A sub-matrix that does not lie inside its matrix.
+    #[error("sub-matrix {what} {start}..{end} does not lie inside 0..{len}")]
+    SubMatrix {
+        /// `rows` or `columns`.
+        what: &'static str,
+        /// First index.
+        start: usize,
+        /// One past the last index.
+        end: usize,
+        /// Size of the matrix in that direction.
+        len: usize,
+    },
+    /// Two shapes that must agree do not.
+    #[error("{what}: expected {expected}, got {actual}")]
+    Shape {
+        /// Which dimension of which operand.
+        what: &'static str,
+        /// Size needed.
+        expected: usize,
+        /// Size given.
+        actual: usize,
+    },
+    /// A zero point outside the range of its element type.
+    #[error("{what} {value} at index {index} lies outside {min}..={max}")]
+    ZeroPoint {
+        /// Whose zero point.
+        what: &'static str,
+        /// Index in the slice of zero points; 0 for a single one.
+        index: usize,
+        /// The offending value.
+        value: i32,
+        /// Smallest value of the element type.
+        min: i32,
+        /// Largest value of the element type.
+        max: i32,
+    },
+    /// A scale that is NaN, infinite, zero or negative.
+    #[error("{what} {value} at index {index} is not a finite number above zero")]
+    Scale {
+        /// Whose scale.
+        what: &'static str,
+        /// Index in the slice of scales; 0 for a single one.
+        index: usize,
+        /// The offending value.
+        value: f64,
+    },
+    /// A fixed-point multiplier or shift outside its range, or a scale that has none.
+    #[error(
+        "fixed-point multiplier {multiplier} with shift {shift}: the multiplier must be 0 or at least 2^30, the shift in -31..=30"
+    )]
+    FixedPoint {
+        /// The multiplier, in units of 2^-31.
+        multiplier: i32,
+        /// The power of two.
+        shift: i32,
+    },
+    /// A scale too large for a fixed-point multiplier.
+    #[error("scale {value} is too large for a fixed-point multiplier (below 2^30 is needed)")]
+    FixedPointScale {
+        /// The offending scale.
+        value: f64,
+    },
+    /// An f32 bias that is NaN or infinite.
+    #[error("bias {value} at index {index} is not finite")]
+    Bias {
+        /// Column of the output.
+        index: usize,
+        /// The offending value.
+        value: f32,
+    },
+    /// An f32 bias given to an output that is computed in integers.
+    #[error("an f32 bias needs an output that is scaled in f32; this output takes an i32 bias")]
+    BiasType,
+    /// A scale of `lhs` given to an output that has no use for it.
+    #[error("lhs scales are for f32 output; other outputs take them as part of their own scale")]
+    UnusedLhsScale,
+    /// A clamp range that is empty, NaN, or outside the range of the output type.
+    #[error("clamp {min}..={max} is empty or outside {type_min}..={type_max}")]
+    Clamp {
+        /// Lower bound given.
+        min: f64,
+        /// Upper bound given.
+        max: f64,
+        /// Smallest value of the output type.
+        type_min: f64,
+        /// Largest value of the output type.
+        type_max: f64,
+    },
+    /// A range of real values that is empty, NaN or infinite.
+    #[error("the range {min}..={max} is not one of finite numbers in ascending order")]
+    Range {
+        /// Smallest real value.
+        min: f32,
+        /// Largest real value.
+        max: f32,
+    },
+    /// K so long that an i32 sum could overflow.
+    #[error("K = {k} could overflow the i32 sum: at most {max} is safe; allow wrapping to go beyond")]
+    KTooLong {
+        /// The depth asked for.
+        k: usize,
+        /// The largest depth that can never overflow.
+        max: usize,
+    },
+    /// A workspace or buffer smaller than what the call said it needs.
+    #[error("{what}: {needed} bytes are needed, {actual} were given")]
+    BufferTooSmall {
+        /// Which buffer.
+        what: &'static str,
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes given.
+        actual: usize,
+    },
+    /// A kernel name that no target has.
+    #[error("unknown kernel `{name}`{}; available on this CPU: {}", pinned_by(*.from_environment), AvailableKernels)]
+    UnknownKernel {
+        /// The name asked for.
+        name: KernelName,
+        /// The name came from the environment variable `I8GEMM_KERNEL`.
+        from_environment: bool,
+    },
+    /// A kernel that exists, but not in this build or not on this CPU.
+    #[error("kernel `{name}`{} cannot run here: {reason}; available on this CPU: {}", pinned_by(*.from_environment), AvailableKernels)]
+    KernelUnavailable {
+        /// The name asked for.
+        name: KernelName,
+        /// Why it cannot run.
+        reason: &'static str,
+        /// The name came from the environment variable `I8GEMM_KERNEL`.
+        from_environment: bool,
+    },
+}
+
+fn pinned_by(yes: bool) -> &'static str {
+    if yes { " (from the environment variable I8GEMM_KERNEL)" } else { "" }
+}
+
+/// Displays as the names of the kernels that this CPU has, best first.
+struct AvailableKernels;
+
+impl fmt::Display for AvailableKernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, kernel) in crate::Kernel::available().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            f.write_str(kernel.name())?;
+        }
+        Ok(())
+    }
+}
+
+/// A kernel's name as somebody wrote it, kept without allocating: what is longer than 32 bytes is cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KernelName {
+    bytes: [u8; Self::MAX],
+    len: u8,
+}
+
+impl KernelName {
+    const MAX: usize = 32;
+
+    pub(crate) fn new(name: &str) -> Self {
+        let mut len = name.len().min(Self::MAX);
+        while !name.is_char_boundary(len) {
+            len -= 1;
+        }
+        let mut bytes = [0; Self::MAX];
+        bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+        Self { bytes, len: len as u8 }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or("")
+    }
+}
+
+impl fmt::Display for KernelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for KernelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}

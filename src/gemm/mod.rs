@@ -1,0 +1,16 @@
+//! The matrix product: pack the weights, describe the output, run.
+
+mod blocking;
+mod output;
+mod pack;
+mod plan;
+#[cfg(feature = "alloc")]
+mod workspace;
+
+pub(crate) use output::{Bias, Kind};
+pub(crate) use plan::check_shape;
+pub use output::{FixedRounding, Output};
+pub use pack::{PackedRhs, Rhs};
+pub use plan::{Gemm, Lhs, MAX_SAFE_K};
+#[cfg(feature = "alloc")]
+pub use workspace::Workspace;

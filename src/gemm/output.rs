@@ -1,0 +1,336 @@
+//! What becomes of the sums: the output type, scales, bias, rounding and clamp.
+
+use core::marker::PhantomData;
+
+use crate::{
+    Broadcast, Error, FixedPoint, Operand, OutputElement,
+    kernels::{self, Param, Store},
+};
+
+/// Description of the output of a product: its type `T` and how sums turn into it.
+///
+/// Below, `s[m, n]` is the exact i32 sum over k of `(lhs[m, k] - za) * (rhs[k, n] - zb)` plus the i32 bias, if there
+/// is one. Scales and biases are per column of the output, one for all or one for each.
+///
+/// ```
+/// use i8gemm::Output;
+/// let bias = [10, -10];
+/// let raw = Output::i32().bias(&bias);
+/// let real = Output::f32(0.02).clamp(0.0, f32::INFINITY); // ReLU
+/// let bytes = Output::<u8>::requantize(&[0.5, 0.25], 128).bias(&bias).clamp(128, 255);
+/// # let _ = (raw, real, bytes);
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a, T> {
+    pub(crate) kind: Kind<'a>,
+    pub(crate) bias: Bias<'a>,
+    element: PhantomData<T>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind<'a> {
+    I32 { accumulate: bool },
+    F32 { scales: Broadcast<'a, f32>, min: f32, max: f32 },
+    HalfEven { scales: Broadcast<'a, f32>, to: Byte },
+    Fixed { multipliers: Broadcast<'a, FixedPoint>, rounding: FixedRounding, to: Byte },
+}
+
+/// Zero point and clamp of an 8-bit output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Byte {
+    pub zero_point: i32,
+    pub min: i32,
+    pub max: i32,
+    type_min: i32,
+    type_max: i32,
+}
+
+impl Byte {
+    fn of<T: Operand>(zero_point: i32) -> Self {
+        Self { zero_point, min: T::MIN, max: T::MAX, type_min: T::MIN, type_max: T::MAX }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let Self { zero_point, min, max, type_min, type_max } = *self;
+        if zero_point < type_min || zero_point > type_max {
+            let what = "output zero point";
+            return Err(Error::ZeroPoint { what, index: 0, value: zero_point, min: type_min, max: type_max });
+        }
+        if min > max || min < type_min || max > type_max {
+            let [min, max, type_min, type_max] = [min, max, type_min, type_max].map(f64::from);
+            return Err(Error::Clamp { min, max, type_min, type_max });
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bias<'a> {
+    None,
+    I32(&'a [i32]),
+    F32(&'a [f32]),
+}
+
+impl<'a> From<&'a [i32]> for Bias<'a> {
+    fn from(values: &'a [i32]) -> Self {
+        Self::I32(values)
+    }
+}
+
+/// How integer requantization rounds: `s * multiplier * 2^(shift - 31)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FixedRounding {
+    /// `(s * multiplier + 2^(30 - shift)) >> (31 - shift)`: one rounding, ties up.
+    Single,
+    /// gemmlowp and TFLite, bit for bit: a saturating rounding doubling high multiply (ties up), then a rounding divide
+    /// by a power of two (ties away from zero). A shift above 0 is a saturating shift left before the multiply.
+    Double,
+}
+
+impl<T> Output<'_, T> {
+    fn new(kind: Kind<'_>) -> Output<'_, T> {
+        Output { kind, bias: Bias::None, element: PhantomData }
+    }
+}
+
+impl<'a> Output<'a, i32> {
+    /// The sums themselves.
+    #[must_use]
+    pub fn i32() -> Self {
+        Self::new(Kind::I32 { accumulate: false })
+    }
+
+    /// Adds the sums to what the output already holds (wrapping) instead of replacing it.
+    #[must_use]
+    pub fn accumulate(mut self) -> Self {
+        self.kind = Kind::I32 { accumulate: true };
+        self
+    }
+}
+
+impl<'a> Output<'a, f32> {
+    /// `f32(s) * (lhs scale[m] * scale[n]) + f32 bias[n]`, every operation rounded to nearest even. The scale of `lhs`
+    /// comes with [`Lhs::scale`](crate::Lhs::scale) and is 1 if not given.
+    #[must_use]
+    pub fn f32(scales: impl Into<Broadcast<'a, f32>>) -> Self {
+        Self::new(Kind::F32 { scales: scales.into(), min: f32::NEG_INFINITY, max: f32::INFINITY })
+    }
+
+    /// Clamps the result to `min..=max`; either may be infinite.
+    #[must_use]
+    pub fn clamp(mut self, min: f32, max: f32) -> Self {
+        if let Kind::F32 { scales, .. } = self.kind {
+            self.kind = Kind::F32 { scales, min, max };
+        }
+        self
+    }
+
+    /// Adds `bias[n]`, in units of the output, after scaling.
+    #[must_use]
+    pub fn bias_f32(mut self, bias: &'a [f32]) -> Self {
+        self.bias = Bias::F32(bias);
+        self
+    }
+}
+
+impl<'a, T: Operand + OutputElement> Output<'a, T> {
+    /// `clamp(rint(f32(s) * scale[n] + f32 bias[n]) + zero_point)`, rounded half to even: what ONNX and PyTorch define.
+    ///
+    /// `scale` is lhs scale * rhs scale / output scale. Every operation is rounded to nearest even in f32.
+    #[must_use]
+    pub fn requantize(scales: impl Into<Broadcast<'a, f32>>, zero_point: i32) -> Self {
+        Self::new(Kind::HalfEven { scales: scales.into(), to: Byte::of::<T>(zero_point) })
+    }
+
+    /// `clamp(s * multiplier * 2^(shift - 31) + zero_point)` in integers alone, for CPUs without floating point and for
+    /// the same bits as TFLite.
+    #[must_use]
+    pub fn requantize_fixed(
+        multipliers: impl Into<Broadcast<'a, FixedPoint>>,
+        rounding: FixedRounding,
+        zero_point: i32,
+    ) -> Self {
+        Self::new(Kind::Fixed { multipliers: multipliers.into(), rounding, to: Byte::of::<T>(zero_point) })
+    }
+
+    /// Clamps the result to `min..=max`, in quantized values: `clamp(zero_point, T::MAX)` is ReLU.
+    #[must_use]
+    pub fn clamp(mut self, min: i32, max: i32) -> Self {
+        if let Kind::HalfEven { to, .. } | Kind::Fixed { to, .. } = &mut self.kind {
+            (to.min, to.max) = (min, max);
+        }
+        self
+    }
+
+    /// Adds `bias[n]`, in steps of the output (real bias / output scale), after scaling and before rounding. Not for
+    /// integer requantization.
+    #[must_use]
+    pub fn bias_f32(mut self, bias: &'a [f32]) -> Self {
+        self.bias = Bias::F32(bias);
+        self
+    }
+}
+
+impl<'a, T> Output<'a, T> {
+    /// Adds `bias[n]` to the sums (wrapping): in units of lhs scale * rhs scale.
+    #[must_use]
+    pub fn bias(mut self, bias: &'a [i32]) -> Self {
+        self.bias = bias.into();
+        self
+    }
+
+    /// Checks every parameter against `n` columns.
+    pub(crate) fn check(&self, n: usize) -> Result<(), Error> {
+        match &self.kind {
+            Kind::I32 { .. } => {}
+            Kind::F32 { scales, min, max } => {
+                check_scales("output scale", scales, n)?;
+                if min.is_nan() || max.is_nan() || min > max {
+                    let (type_min, type_max) = (f64::NEG_INFINITY, f64::INFINITY);
+                    return Err(Error::Clamp { min: (*min).into(), max: (*max).into(), type_min, type_max });
+                }
+            }
+            Kind::HalfEven { scales, to } => {
+                check_scales("output scale", scales, n)?;
+                to.check()?;
+            }
+            Kind::Fixed { multipliers, to, .. } => {
+                check_broadcast("output multipliers", multipliers, n)?;
+                to.check()?;
+            }
+        }
+        match self.bias {
+            Bias::None => {}
+            Bias::I32(bias) => check_len("bias", bias.len(), n)?,
+            Bias::F32(bias) => {
+                check_len("bias", bias.len(), n)?;
+                if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
+                    return Err(Error::Bias { index, value: bias[index] });
+                }
+                if matches!(self.kind, Kind::I32 { .. } | Kind::Fixed { .. }) {
+                    return Err(Error::BiasType);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The i32 bias and the store of a kernel's epilogue. The output outlives the job that uses it.
+    pub(crate) fn for_kernel(&self, row_scales: Param<f32>) -> (*const i32, Store) {
+        let (bias_i32, bias_f32) = match self.bias {
+            Bias::None => (core::ptr::null(), core::ptr::null()),
+            Bias::I32(bias) => (bias.as_ptr(), core::ptr::null()),
+            Bias::F32(bias) => (core::ptr::null(), bias.as_ptr()),
+        };
+        let store = match &self.kind {
+            &Kind::I32 { accumulate } => Store::I32 { accumulate },
+            Kind::F32 { scales, min, max } => Store::F32 {
+                row_scales,
+                col_scales: Param::new(scales.as_slice()),
+                bias: bias_f32,
+                min: *min,
+                max: *max,
+            },
+            Kind::HalfEven { scales, to } => Store::HalfEven {
+                scales: Param::new(scales.as_slice()),
+                bias: bias_f32,
+                zero_point: to.zero_point,
+                min: to.min,
+                max: to.max,
+            },
+            Kind::Fixed { multipliers, rounding, to } => Store::Fixed {
+                multipliers: Param::new(multipliers.as_slice()),
+                double_rounding: *rounding == FixedRounding::Double,
+                zero_point: to.zero_point,
+                min: to.min,
+                max: to.max,
+            },
+        };
+        (bias_i32, store)
+    }
+}
+
+fn check_len(what: &'static str, actual: usize, expected: usize) -> Result<(), Error> {
+    if actual == expected { Ok(()) } else { Err(Error::Length { what, expected, actual }) }
+}
+
+/// One value, or as many as there are rows or columns.
+pub(crate) fn check_broadcast<T>(what: &'static str, values: &Broadcast<T>, count: usize) -> Result<(), Error> {
+    match values {
+        Broadcast::All(_) => Ok(()),
+        Broadcast::Each(values) => check_len(what, values.len(), count),
+    }
+}
+
+/// Every scale is finite and above zero.
+pub(crate) fn check_scales(what: &'static str, scales: &Broadcast<f32>, count: usize) -> Result<(), Error> {
+    check_broadcast(what, scales, count)?;
+    let scales = scales.as_slice();
+    match scales.iter().position(|&s| !(s > 0.0 && s.is_finite())) {
+        Some(index) => Err(Error::Scale { what, index, value: scales[index].into() }),
+        None => Ok(()),
+    }
+}
+
+/// Every zero point is a value of the element type.
+pub(crate) fn check_zero_points<T: Operand>(
+    what: &'static str,
+    zero_points: &Broadcast<i32>,
+    count: usize,
+) -> Result<(), Error> {
+    check_broadcast(what, zero_points, count)?;
+    let values = zero_points.as_slice();
+    match values.iter().position(|z| !(T::MIN..=T::MAX).contains(z)) {
+        Some(index) => Err(Error::ZeroPoint { what, index, value: values[index], min: T::MIN, max: T::MAX }),
+        None => Ok(()),
+    }
+}
+
+impl kernels::FixedPoint {
+    /// From the two numbers that TFLite and gemmlowp call quantized multiplier and shift.
+    ///
+    /// # Errors
+    /// [`Error::FixedPoint`] unless the multiplier is 0 or at least 2^30, and the shift in -31..=30.
+    pub fn new(multiplier: i32, shift: i32) -> Result<Self, Error> {
+        if (multiplier == 0 || multiplier >= 1 << 30) && (-31..=30).contains(&shift) {
+            Ok(Self { multiplier, shift })
+        } else {
+            Err(Error::FixedPoint { multiplier, shift })
+        }
+    }
+
+    /// The nearest fixed-point number, as TFLite's `QuantizeMultiplier` makes it: scales too small for the shift become 0.
+    ///
+    /// # Errors
+    /// [`Error::Scale`] unless the scale is finite and above zero, [`Error::FixedPointScale`] at 2^30 and above.
+    pub fn from_scale(scale: f64) -> Result<Self, Error> {
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(Error::Scale { what: "fixed-point scale", index: 0, value: scale });
+        }
+        let (fraction, mut shift) = libm::frexp(scale);
+        let mut multiplier = libm::round(fraction * f64::from(1u32 << 31)) as i64;
+        if multiplier == 1 << 31 {
+            multiplier = 1 << 30;
+            shift += 1;
+        }
+        if shift > 30 {
+            return Err(Error::FixedPointScale { value: scale });
+        }
+        if shift < -31 {
+            return Ok(Self { multiplier: 0, shift: 0 });
+        }
+        Ok(Self { multiplier: multiplier as i32, shift })
+    }
+
+    /// The multiplier, in units of 2^-31.
+    #[must_use]
+    pub fn multiplier(&self) -> i32 {
+        self.multiplier
+    }
+
+    /// The power of two.
+    #[must_use]
+    pub fn shift(&self) -> i32 {
+        self.shift
+    }
+}

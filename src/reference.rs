@@ -1,0 +1,135 @@
+//! The scalar definition of every operation: what the kernels compute, as plainly as it can be said.
+//!
+//! This is the specification, and what tests compare every kernel with. It is slow and allocates nothing.
+//!
+//! ```
+//! use i8gemm::{MatMut, MatRef, Output, Lhs, Rhs, reference};
+//! let (x, w) = ([1u8, 2], [3i8, -4]);
+//! let mut y = [0i32];
+//! let lhs = Lhs::new(MatRef::row_major(&x, 1, 2)?).zero_point(1);
+//! reference::gemm(lhs, Rhs::new(MatRef::row_major(&w, 2, 1)?), &Output::i32(), MatMut::row_major(&mut y, 1, 1)?)?;
+//! assert_eq!(y, [-4]); // (1 - 1) * 3 + (2 - 1) * -4
+//! # Ok::<(), i8gemm::Error>(())
+//! ```
+
+use crate::{
+    Error, FixedPoint, FixedRounding, Lhs, MatMut, Operand, Output, OutputElement, Rhs,
+    gemm::{Bias, Kind, check_shape},
+};
+
+/// The whole call: checks, sums, and the output.
+///
+/// # Errors
+/// Those of [`Gemm::new`](crate::Gemm::new) and [`Gemm::run`](crate::Gemm::run).
+pub fn gemm<'l, 'r, A: Operand, B: Operand, T: OutputElement>(
+    lhs: impl Into<Lhs<'l, A>>,
+    rhs: impl Into<Rhs<'r, B>>,
+    output: &Output<T>,
+    mut out: MatMut<T>,
+) -> Result<(), Error> {
+    let (lhs, rhs) = (lhs.into(), rhs.into());
+    rhs.check()?;
+    output.check(rhs.matrix.cols())?;
+    lhs.check(rhs.matrix.rows(), &output.kind)?;
+    check_shape("rows of out (M)", lhs.matrix.rows(), out.rows())?;
+    check_shape("columns of out (N)", rhs.matrix.cols(), out.cols())?;
+    for m in 0..out.rows() {
+        for n in 0..out.cols() {
+            let sum = dot(&lhs, &rhs, m, n);
+            let old = out.get(m, n).unwrap_or(T::from_i32(0));
+            out.set(m, n, finish(sum, output, &lhs, m, n, old));
+        }
+    }
+    Ok(())
+}
+
+/// `sum over k of (lhs[m, k] - za[m]) * (rhs[k, n] - zb[n])`, modulo 2^32: exact for K up to
+/// [`MAX_SAFE_K`](crate::MAX_SAFE_K).
+fn dot<A: Operand, B: Operand>(lhs: &Lhs<A>, rhs: &Rhs<B>, m: usize, n: usize) -> i32 {
+    let (za, zb) = (lhs.zero_points.at(m), rhs.zero_points.at(n));
+    (0..lhs.matrix.cols()).fold(0i32, |sum, k| {
+        let a = lhs.matrix.get(m, k).map_or(0, Operand::widen) - za;
+        let b = rhs.matrix.get(k, n).map_or(0, Operand::widen) - zb;
+        sum.wrapping_add(a * b)
+    })
+}
+
+/// The output element of a sum; `old` is what the output held.
+fn finish<A: Operand, T: OutputElement>(
+    sum: i32,
+    output: &Output<T>,
+    lhs: &Lhs<A>,
+    m: usize,
+    n: usize,
+    old: T,
+) -> T {
+    let (bias_i32, bias_f32) = match output.bias {
+        Bias::None => (0, 0.0),
+        Bias::I32(bias) => (bias[n], 0.0),
+        Bias::F32(bias) => (0, bias[n]),
+    };
+    let sum = sum.wrapping_add(bias_i32);
+    match &output.kind {
+        Kind::I32 { accumulate: false } => T::from_i32(sum),
+        Kind::I32 { accumulate: true } => T::from_i32(old.to_i32().wrapping_add(sum)),
+        Kind::F32 { scales, min, max } => {
+            let scale = lhs.row_scales().at(m) * scales.at(n);
+            T::from_f32((sum as f32 * scale + bias_f32).max(*min).min(*max))
+        }
+        Kind::HalfEven { scales, to } => {
+            let rounded = half_even(sum, scales.at(n), bias_f32);
+            T::from_i32(rounded.saturating_add(to.zero_point).clamp(to.min, to.max))
+        }
+        Kind::Fixed { multipliers, rounding, to } => {
+            let scaled = match rounding {
+                FixedRounding::Single => single_rounding(sum, multipliers.at(n)),
+                FixedRounding::Double => double_rounding(sum, multipliers.at(n)),
+            };
+            T::from_i32(scaled.saturating_add(to.zero_point).clamp(to.min, to.max))
+        }
+    }
+}
+
+/// `rint(f32(sum) * scale + bias)`, every operation rounded to nearest, ties to even; saturated to i32.
+#[must_use]
+pub fn half_even(sum: i32, scale: f32, bias: f32) -> i32 {
+    libm::rintf(sum as f32 * scale + bias) as i32
+}
+
+/// `(x * multiplier + 2^(30 - shift)) >> (31 - shift)`, saturated to i32: ties go up.
+#[must_use]
+pub fn single_rounding(x: i32, scale: FixedPoint) -> i32 {
+    let right = 31 - scale.shift();
+    let product = i64::from(x) * i64::from(scale.multiplier());
+    saturate((product + (1 << (right - 1))) >> right)
+}
+
+/// gemmlowp and TFLite: `RoundingDivideByPOT(SaturatingRoundingDoublingHighMul(x * 2^left, multiplier), right)` with
+/// `left = max(shift, 0)`, `right = max(-shift, 0)`; the shift left saturates.
+#[must_use]
+pub fn double_rounding(x: i32, scale: FixedPoint) -> i32 {
+    let shifted = saturate(i64::from(x) << scale.shift().max(0));
+    rounding_divide_by_power_of_two(
+        saturating_rounding_doubling_high_mul(shifted, scale.multiplier()),
+        (-scale.shift()).max(0) as u32,
+    )
+}
+
+/// The high half of `2 * a * b`, rounded to nearest with ties up; only `i32::MIN * i32::MIN` saturates.
+#[must_use]
+pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
+    saturate((i64::from(a) * i64::from(b) + (1 << 30)) >> 31)
+}
+
+/// `x / 2^exponent` rounded to nearest, ties away from zero; `exponent` in 0..=31.
+#[must_use]
+pub fn rounding_divide_by_power_of_two(x: i32, exponent: u32) -> i32 {
+    let divisor = 1i64 << exponent;
+    let half = divisor / 2;
+    let magnitude = (i64::from(x).abs() + half) / divisor;
+    saturate(if x < 0 { -magnitude } else { magnitude })
+}
+
+fn saturate(x: i64) -> i32 {
+    x.clamp(i32::MIN.into(), i32::MAX.into()) as i32
+}

@@ -1,0 +1,223 @@
+//! Every kernel against the scalar reference: shapes, strides, signs, zero points, outputs, extreme values.
+
+mod common;
+
+use common::{FILLS, Fill, Matrix, ORDERS, Order, Random, compare, kernels};
+use i8gemm::{FixedPoint, FixedRounding, Kernel, Lhs, Operand, Output, Rhs};
+use quickcheck::{Arbitrary, Gen, quickcheck};
+
+/// One random product, all of it drawn from a seed so that a failure can be repeated.
+#[derive(Clone, Debug)]
+struct Case {
+    m: usize,
+    k: usize,
+    n: usize,
+    seed: u64,
+}
+
+impl Arbitrary for Case {
+    fn arbitrary(g: &mut Gen) -> Self {
+        let mut random = Random(u64::arbitrary(g));
+        // Mostly small, so that every tail of every tile is met; sometimes beyond a block of rows or a group of panels.
+        let size = |random: &mut Random, small: usize, large: usize| {
+            if random.below(8) == 0 { random.below(large + 1) } else { random.below(small + 1) }
+        };
+        let m = size(&mut random, 30, 120);
+        let k = size(&mut random, 40, 400);
+        let n = size(&mut random, 40, 200);
+        Self { m, k, n, seed: random.next() }
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
+        let case = self.clone();
+        Box::new((self.m, self.k, self.n).shrink().map(move |(m, k, n)| Self { m, k, n, ..case }))
+    }
+}
+
+/// The parameters of one product, drawn at random.
+struct Parameters {
+    lhs_zero: Vec<i32>,
+    rhs_zero: Vec<i32>,
+    row_scales: Vec<f32>,
+    scales: Vec<f32>,
+    multipliers: Vec<FixedPoint>,
+    bias: Vec<i32>,
+    bias_f32: Vec<f32>,
+}
+
+impl Parameters {
+    fn draw<A: Operand, B: Operand>(random: &mut Random, m: usize, n: usize) -> Self {
+        let mut each = |count: usize, min: i32, max: i32| -> Vec<i32> {
+            // One for all, or one for each.
+            let count = if random.below(2) == 0 { 1 } else { count };
+            (0..count).map(|_| random.range(min, max)).collect()
+        };
+        let lhs_zero = each(m, A::MIN, A::MAX);
+        let mut rhs_zero = each(n, B::MIN, B::MAX);
+        if random.below(3) == 0 {
+            // Symmetric weights: the path without sums of rows.
+            rhs_zero = vec![(B::MIN + B::MAX + 1) / 2];
+        }
+        let scales = |random: &mut Random, count: usize| -> Vec<f32> {
+            let count = if random.below(2) == 0 { 1 } else { count };
+            (0..count).map(|_| random.scale()).collect()
+        };
+        let multipliers = (0..if random.below(2) == 0 { 1 } else { n })
+            .map(|_| FixedPoint::new(random.range(1 << 30, i32::MAX), random.range(-31, 30)).unwrap())
+            .collect();
+        Self {
+            lhs_zero,
+            rhs_zero,
+            row_scales: scales(random, m),
+            scales: scales(random, n),
+            multipliers,
+            bias: (0..n).map(|_| random.next() as i32 >> random.below(20)).collect(),
+            bias_f32: (0..n).map(|_| random.range(-300, 300) as f32 / 3.0).collect(),
+        }
+    }
+}
+
+/// A single value where the slice has one, so that both forms of each parameter are used.
+macro_rules! one_or_each {
+    ($values:expr, $one:expr, $each:expr) => {
+        if let [value] = $values[..] { $one(value) } else { $each(&$values[..]) }
+    };
+}
+
+fn check<A: Operand, B: Operand>(kernel: Kernel, case: &Case) {
+    let &Case { m, k, n, seed } = case;
+    let mut random = Random(seed);
+    let fill = FILLS[random.below(FILLS.len())];
+    let order = |random: &mut Random| ORDERS[random.below(ORDERS.len())];
+    let (lhs_order, rhs_order) = (order(&mut random), order(&mut random));
+    let x = Matrix::<A>::random(&mut random, fill, m, k, lhs_order);
+    let w = Matrix::<B>::random(&mut random, fill, k, n, rhs_order);
+    let p = Parameters::draw::<A, B>(&mut random, m, n);
+    let order = order(&mut random);
+
+    let lhs = one_or_each!(p.lhs_zero, |z| Lhs::new(x.view()).zero_point(z), |z| Lhs::new(x.view())
+        .zero_points(z));
+    let rhs = one_or_each!(p.rhs_zero, |z| Rhs::new(w.view()).zero_point(z), |z| Rhs::new(w.view())
+        .zero_points(z));
+    let scaled = one_or_each!(p.row_scales, |s| lhs.scale(s), |s| lhs.scales(s));
+
+    macro_rules! expect {
+        ($lhs:expr, $output:expr) => {
+            compare(kernel, $lhs, m, rhs, n, $output, order).unwrap()
+        };
+    }
+    expect!(lhs, Output::i32());
+    expect!(lhs, Output::i32().bias(&p.bias).accumulate());
+    let f32 = one_or_each!(p.scales, Output::f32, Output::f32);
+    expect!(scaled, f32);
+    expect!(lhs, f32.bias(&p.bias));
+    expect!(scaled, f32.bias_f32(&p.bias_f32).clamp(0.0, 6.0));
+
+    macro_rules! bytes {
+        ($t:ty) => {
+            let zero = random.range(<$t as Operand>::MIN, <$t as Operand>::MAX);
+            let max = random.range(zero, <$t as Operand>::MAX);
+            let output = one_or_each!(
+                p.scales,
+                |s: f32| Output::<$t>::requantize(s, zero),
+                |s| Output::<$t>::requantize(s, zero)
+            );
+            expect!(lhs, output);
+            expect!(lhs, output.bias(&p.bias).clamp(zero, max));
+            expect!(lhs, output.bias_f32(&p.bias_f32));
+            for rounding in [FixedRounding::Single, FixedRounding::Double] {
+                let output = one_or_each!(
+                    p.multipliers,
+                    |s: FixedPoint| Output::<$t>::requantize_fixed(s, rounding, zero),
+                    |s| Output::<$t>::requantize_fixed(s, rounding, zero)
+                );
+                expect!(lhs, output);
+                expect!(lhs, output.bias(&p.bias).clamp(zero, max));
+            }
+        };
+    }
+    bytes!(i8);
+    bytes!(u8);
+}
+
+quickcheck! {
+    fn every_kernel_matches_the_reference_i8_i8(case: Case) -> bool {
+        kernels().into_iter().for_each(|kernel| check::<i8, i8>(kernel, &case));
+        true
+    }
+
+    fn every_kernel_matches_the_reference_u8_i8(case: Case) -> bool {
+        kernels().into_iter().for_each(|kernel| check::<u8, i8>(kernel, &case));
+        true
+    }
+
+    fn every_kernel_matches_the_reference_i8_u8(case: Case) -> bool {
+        kernels().into_iter().for_each(|kernel| check::<i8, u8>(kernel, &case));
+        true
+    }
+
+    fn every_kernel_matches_the_reference_u8_u8(case: Case) -> bool {
+        kernels().into_iter().for_each(|kernel| check::<u8, u8>(kernel, &case));
+        true
+    }
+}
+
+/// Every number of rows and of columns around every tile, every K around every step: none may be left to chance.
+#[test]
+fn every_tail_of_every_kernel() {
+    let mut random = Random(7);
+    for kernel in kernels() {
+        let (mr, nr, kr) = kernel.tile();
+        let depths = [0, 1, kr - 1, kr, kr + 1, 2 * kr + kr / 2, 3 * kr];
+        for m in 0..=2 * mr + 1 {
+            for n in (0..=nr + 1).chain([2 * nr, 3 * nr + 1, 4 * nr - 1, 4 * nr, 5 * nr + 1]) {
+                let k = depths[random.below(depths.len())];
+                let x = Matrix::<u8>::random(&mut random, Fill::Uniform, m, k, Order::RowMajor);
+                let w = Matrix::<i8>::random(&mut random, Fill::Uniform, k, n, Order::ColMajor);
+                let lhs = Lhs::new(x.view()).zero_point(3);
+                compare(kernel, lhs, m, Rhs::new(w.view()), n, Output::i32(), Order::RowMajor).unwrap();
+            }
+        }
+        for k in 0..=4 * kr + 1 {
+            for m in [1, 2, mr] {
+                let x = Matrix::<i8>::random(&mut random, Fill::Extremes, m, k, Order::RowMajor);
+                let w = Matrix::<i8>::random(&mut random, Fill::Extremes, k, nr, Order::RowMajor);
+                compare(kernel, Lhs::new(x.view()), m, Rhs::new(w.view()), nr, Output::i32(), Order::RowMajor)
+                    .unwrap();
+            }
+        }
+    }
+}
+
+/// Products that take several blocks of rows and several groups of panels, and depths beyond a cache level.
+#[test]
+fn large_products() {
+    let mut random = Random(11);
+    for kernel in kernels() {
+        for (m, k, n) in [(700, 1000, 70), (260, 1500, 33), (1, 3000, 257), (13, 9000, 17)] {
+            let x = Matrix::<i8>::random(&mut random, Fill::Uniform, m, k, Order::RowMajor);
+            let w = Matrix::<u8>::random(&mut random, Fill::Uniform, k, n, Order::ColMajor);
+            let zero: Vec<i32> = (0..n).map(|_| random.range(0, 255)).collect();
+            let rhs = Rhs::new(w.view()).zero_points(&zero);
+            compare(kernel, Lhs::new(x.view()).zero_point(-5), m, rhs, n, Output::i32(), Order::RowMajor)
+                .unwrap();
+        }
+    }
+}
+
+/// Extreme values at the longest K that is safe: the sum comes within a step of i32's ends and must not move.
+#[test]
+fn extreme_values_at_the_longest_safe_k() {
+    let k = i8gemm::MAX_SAFE_K;
+    let mut random = Random(13);
+    for kernel in kernels() {
+        for fill in FILLS {
+            let x = Matrix::<i8>::random(&mut random, fill, 3, k, Order::RowMajor);
+            let w = Matrix::<i8>::random(&mut random, fill, k, 5, Order::ColMajor);
+            let (lhs, rhs) = (Lhs::new(x.view()), Rhs::new(w.view()));
+            compare(kernel, lhs, 3, rhs, 5, Output::i32(), Order::RowMajor).unwrap();
+            compare(kernel, lhs.zero_point(127), 3, rhs.zero_point(127), 5, Output::i32(), Order::RowMajor)
+                .unwrap();
+        }
+    }
+}
