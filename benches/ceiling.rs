@@ -16,7 +16,10 @@ fn main() {
         _ => vec![(512, 512, 512)],
     };
     println!("one core, i8 x i8 -> i32, packed weights, lhs zero point; medians of {PAIRS} pairs\n");
-    println!("{:<14} {:<24} {:>16} {:>9} {:>9} {:>7}", "kernel", "instruction", "M x K x N", "GMAC/s", "ceiling", "ratio");
+    println!(
+        "{:<14} {:<24} {:>16} {:>9} {:>9} {:>7}",
+        "kernel", "instruction", "M x K x N", "GMAC/s", "ceiling", "ratio"
+    );
     for (m, k, n) in shapes {
         for kernel in Kernel::available() {
             measure(kernel, m, k, n);
@@ -25,7 +28,8 @@ fn main() {
 }
 
 fn measure(kernel: Kernel, m: usize, k: usize, n: usize) {
-    let values = |len: usize| -> Vec<i8> { (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as i8).collect() };
+    let values =
+        |len: usize| -> Vec<i8> { (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as i8).collect() };
     let (x, w) = (values(m * k), values(k * n));
     let weights = PackedRhs::pack_for(kernel, MatRef::row_major(&w, k, n).unwrap()).unwrap();
     let gemm = Gemm::new(&weights, Output::i32()).unwrap();
@@ -51,7 +55,12 @@ fn measure(kernel: Kernel, m: usize, k: usize, n: usize) {
         }
     }
     let shape = format!("{m} x {k} x {n}");
-    print!("{:<14} {:<24} {shape:>16} {:>9.1}", kernel.name(), kernel.instruction(), median(&mut rates) / 1e9);
+    print!(
+        "{:<14} {:<24} {shape:>16} {:>9.1}",
+        kernel.name(),
+        kernel.instruction(),
+        median(&mut rates) / 1e9
+    );
     if ratios.is_empty() {
         println!("{:>9} {:>7}", "-", "-");
         return;

@@ -4,14 +4,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use i8gemm::{Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs};
 
 /// M, K, N of square products, mobile convolutions, transformer blocks and matrix-vector products.
-const SHAPES: [(usize, usize, usize); 6] = [
-    (1, 1024, 1024),
-    (8, 1024, 1024),
-    (49, 960, 160),
-    (512, 512, 512),
-    (3136, 64, 64),
-    (37, 213, 1001),
-];
+const SHAPES: [(usize, usize, usize); 6] =
+    [(1, 1024, 1024), (8, 1024, 1024), (49, 960, 160), (512, 512, 512), (3136, 64, 64), (37, 213, 1001)];
 
 /// Values that vary and cost nothing to make.
 fn values(len: usize) -> Vec<i8> {

@@ -95,10 +95,10 @@ fn check<A: Operand, B: Operand>(kernel: Kernel, case: &Case) {
     let p = Parameters::draw::<A, B>(&mut random, m, n);
     let order = order(&mut random);
 
-    let lhs = one_or_each!(p.lhs_zero, |z| Lhs::new(x.view()).zero_point(z), |z| Lhs::new(x.view())
-        .zero_points(z));
-    let rhs = one_or_each!(p.rhs_zero, |z| Rhs::new(w.view()).zero_point(z), |z| Rhs::new(w.view())
-        .zero_points(z));
+    let lhs =
+        one_or_each!(p.lhs_zero, |z| Lhs::new(x.view()).zero_point(z), |z| Lhs::new(x.view()).zero_points(z));
+    let rhs =
+        one_or_each!(p.rhs_zero, |z| Rhs::new(w.view()).zero_point(z), |z| Rhs::new(w.view()).zero_points(z));
     let scaled = one_or_each!(p.row_scales, |s| lhs.scale(s), |s| lhs.scales(s));
 
     macro_rules! expect {
@@ -117,11 +117,9 @@ fn check<A: Operand, B: Operand>(kernel: Kernel, case: &Case) {
         ($t:ty) => {
             let zero = random.range(<$t as Operand>::MIN, <$t as Operand>::MAX);
             let max = random.range(zero, <$t as Operand>::MAX);
-            let output = one_or_each!(
-                p.scales,
-                |s: f32| Output::<$t>::requantize(s, zero),
-                |s| Output::<$t>::requantize(s, zero)
-            );
+            let output = one_or_each!(p.scales, |s: f32| Output::<$t>::requantize(s, zero), |s| {
+                Output::<$t>::requantize(s, zero)
+            });
             expect!(lhs, output);
             expect!(lhs, output.bias(&p.bias).clamp(zero, max));
             expect!(lhs, output.bias_f32(&p.bias_f32));
@@ -182,8 +180,16 @@ fn every_tail_of_every_kernel() {
             for m in [1, 2, mr] {
                 let x = Matrix::<i8>::random(&mut random, Fill::Extremes, m, k, Order::RowMajor);
                 let w = Matrix::<i8>::random(&mut random, Fill::Extremes, k, nr, Order::RowMajor);
-                compare(kernel, Lhs::new(x.view()), m, Rhs::new(w.view()), nr, Output::i32(), Order::RowMajor)
-                    .unwrap();
+                compare(
+                    kernel,
+                    Lhs::new(x.view()),
+                    m,
+                    Rhs::new(w.view()),
+                    nr,
+                    Output::i32(),
+                    Order::RowMajor,
+                )
+                .unwrap();
             }
         }
     }

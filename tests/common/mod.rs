@@ -2,7 +2,9 @@
 //! the scalar reference.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
-use i8gemm::{Error, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs, reference};
+use i8gemm::{
+    Error, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs, reference,
+};
 
 /// The values that random tests never draw often enough: pair sums of -128 * -128 overflow 16 bits.
 pub const EXTREMES: [i8; 7] = [-128, -127, -1, 0, 1, 126, 127];

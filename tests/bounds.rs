@@ -1,0 +1,134 @@
+//! No kernel reads or writes outside the slices it was given: every buffer ends at a page that may not be touched.
+#![cfg(unix)]
+
+mod common;
+
+use common::{Fill, Random, bytes, kernels};
+use i8gemm::{Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs, reference};
+
+/// Memory between two protected pages; slices are handed out at its very end or its very start.
+struct Guarded {
+    base: *mut u8,
+    page: usize,
+    usable: usize,
+}
+
+impl Guarded {
+    fn new(bytes: usize) -> Self {
+        // SAFETY: asks for the page size.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap();
+        let usable = bytes.max(1).next_multiple_of(page);
+        // SAFETY: a fresh private mapping; then the first and the last page lose every right.
+        unsafe {
+            let (flags, rights) =
+                (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_READ | libc::PROT_WRITE);
+            let base = libc::mmap(std::ptr::null_mut(), usable + 2 * page, rights, flags, -1, 0);
+            assert_ne!(base, libc::MAP_FAILED, "no memory");
+            assert_eq!(libc::mprotect(base, page, libc::PROT_NONE), 0);
+            assert_eq!(libc::mprotect(base.cast::<u8>().add(page + usable).cast(), page, libc::PROT_NONE), 0);
+            Self { base: base.cast(), page, usable }
+        }
+    }
+
+    /// `len` elements that end (`at_end`) or begin at a protected page; `T` is aligned by its own size.
+    fn slice<T: bytemuck::Pod>(&mut self, len: usize, at_end: bool) -> &mut [T] {
+        let offset = if at_end { self.usable - len * size_of::<T>() } else { 0 };
+        // SAFETY: inside the usable pages, which are zeroed memory, borrowed from self.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(self.page + offset).cast(), len) }
+    }
+
+    fn filled<T: bytemuck::Pod>(&mut self, values: &[T], at_end: bool) -> &mut [T] {
+        let slice = self.slice(values.len(), at_end);
+        slice.copy_from_slice(values);
+        slice
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made in `new`, whole.
+        unsafe { libc::munmap(self.base.cast(), self.usable + 2 * self.page) };
+    }
+}
+
+/// One product with lhs, packed rhs, workspace, parameters and out all against protected pages.
+fn guarded_product<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug>(
+    kernel: Kernel,
+    (m, k, n): (usize, usize, usize),
+    output: impl for<'a> Fn(&'a [f32], &'a [i32]) -> Output<'a, T>,
+    row_scales: bool,
+    at_end: bool,
+) {
+    let mut random = Random((m * 1_000_000 + k * 1000 + n) as u64);
+    let x: Vec<A> = bytes(&mut random, Fill::Uniform, m * k);
+    let w: Vec<i8> = bytes(&mut random, Fill::Uniform, k * n);
+    let zeros: Vec<i32> = (0..n).map(|_| random.range(-128, 127)).collect();
+    let (mut gx, mut gw, mut gz) = (Guarded::new(m * k), Guarded::new(k * n), Guarded::new(4 * n));
+    let (mut gs, mut gb) = (Guarded::new(4 * n), Guarded::new(4 * n));
+    let x = gx.filled(&x, at_end);
+    let rhs = Rhs::new(MatRef::row_major(gw.filled(&w, at_end), k, n).unwrap())
+        .zero_points(gz.filled(&zeros, at_end));
+    let scales: Vec<f32> = (0..n).map(|_| random.scale()).collect();
+    let bias: Vec<i32> = (0..n).map(|_| random.range(-9999, 9999)).collect();
+    let output = output(gs.filled(&scales, at_end), gb.filled(&bias, at_end));
+
+    let size = PackedRhs::size(kernel, &rhs).unwrap();
+    let mut gp = Guarded::new(size);
+    // At the end of the page the buffer is as small as its alignment allows: 64 divides the page.
+    let exact = size - 63;
+    let packed = PackedRhs::pack_into(kernel, &rhs, gp.slice(exact.next_multiple_of(64), at_end)).unwrap();
+    let gemm = Gemm::new(&packed, output).unwrap();
+    let workspace = (gemm.workspace_size(m).unwrap() - 63).next_multiple_of(64);
+    let mut gws = Guarded::new(workspace);
+    let mut gy = Guarded::new(m * n * size_of::<T>());
+
+    let scales: Vec<f32> = (0..m).map(|_| random.scale()).collect();
+    let lhs_zeros = vec![7; m];
+    let mut lhs = Lhs::new(MatRef::row_major(&*x, m, k).unwrap()).zero_points(&lhs_zeros);
+    if row_scales {
+        lhs = lhs.scales(&scales);
+    }
+    let y = gy.slice::<T>(m * n, at_end);
+    let mut expected = y.to_vec();
+    gemm.run(lhs, MatMut::row_major(y, m, n).unwrap(), gws.slice(workspace, at_end)).unwrap();
+    reference::gemm(lhs, rhs, &output, MatMut::row_major(&mut expected, m, n).unwrap()).unwrap();
+    assert_eq!(y, expected, "{kernel}: {m}x{k}x{n}");
+}
+
+#[test]
+fn buffers_that_end_at_a_protected_page() {
+    for kernel in kernels() {
+        let (mr, nr, kr) = kernel.tile();
+        for m in [1, 2, 3, mr - 1, mr, mr + 1, 2 * mr + 1] {
+            for k in [1, 2, 3, kr - 1, kr, kr + 1, 3 * kr + 1, 67] {
+                for n in [1, 2, nr - 1, nr, nr + 1, 4 * nr + 3] {
+                    for at_end in [true, false] {
+                        let shape = (m, k, n);
+                        guarded_product::<u8, i32>(
+                            kernel,
+                            shape,
+                            |_, b| Output::i32().bias(b),
+                            false,
+                            at_end,
+                        );
+                        guarded_product::<i8, i32>(
+                            kernel,
+                            shape,
+                            |_, _| Output::i32().accumulate(),
+                            false,
+                            at_end,
+                        );
+                        guarded_product::<i8, f32>(kernel, shape, |s, _| Output::f32(s), true, at_end);
+                        guarded_product::<u8, u8>(
+                            kernel,
+                            shape,
+                            |s, b| Output::requantize(s, 3).bias(b),
+                            false,
+                            at_end,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The pin: what it names is what runs, and what cannot run is an error.
+
+use i8gemm::{Error, Kernel, MatRef, PackedRhs};
+
+/// Run with `I8GEMM_KERNEL` set this fails unless that kernel is the one that weights are packed for.
+#[test]
+fn pinned_kernel_is_available() {
+    let weights = match PackedRhs::pack(MatRef::row_major(&[1i8; 6], 3, 2).unwrap()) {
+        Ok(weights) => weights,
+        Err(error) => panic!("{error}"),
+    };
+    match std::env::var("I8GEMM_KERNEL") {
+        Ok(name) if !name.is_empty() => assert_eq!(weights.kernel().name(), name),
+        _ => assert_eq!(weights.kernel(), Kernel::available().next().unwrap()),
+    }
+}
+
+#[test]
+fn names_are_distinct_and_each_finds_its_kernel() {
+    let names: Vec<_> = Kernel::all().map(|kernel| kernel.name()).collect();
+    for (i, name) in names.iter().enumerate() {
+        assert!(!names[..i].contains(name));
+        match Kernel::by_name(name) {
+            Ok(kernel) => assert_eq!(kernel.name(), *name),
+            Err(error) => assert!(matches!(error, Error::KernelUnavailable { .. }), "{error}"),
+        }
+    }
+}
+
+/// The variable itself, in processes of their own: this one may have decided already.
+#[test]
+fn the_environment_variable_pins() {
+    let run = |value: &str| {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "pinned_kernel_is_available"])
+            .env("I8GEMM_KERNEL", value)
+            .output()
+    };
+    // Under an emulator a program may not be able to start itself.
+    let Ok(portable) = run("portable") else { return };
+    assert!(portable.status.success());
+    for wrong in ["abacus", if cfg!(target_arch = "x86_64") { "neon_dotprod" } else { "avx2" }] {
+        let output = run(wrong).unwrap();
+        assert!(!output.status.success());
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        for part in [wrong, "I8GEMM_KERNEL", "portable"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
