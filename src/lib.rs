@@ -1,4 +1,52 @@
-#![doc = "Exact int8 matrix multiplication, as fast as the CPU can."]
+//! Exact int8 matrix multiplication, as fast as the CPU can.
+//!
+//! `out[m, n] = output(sum over k of (lhs[m, k] - za[m]) * (rhs[k, n] - zb[n]))`, with i8 or u8 operands, sums in i32, and
+//! the zero-point correction, bias, scaling, rounding and clamp that a quantized network wants done in the same pass.
+//! The kernel is chosen at run time from what the CPU has, and every kernel gives the same bits.
+//!
+//! Three steps: pack the weights, describe the output, run.
+//!
+//! ```
+//! use i8gemm::{Gemm, Lhs, MatMut, MatRef, Output, PackedRhs};
+//! # fn main() -> Result<(), i8gemm::Error> {
+//! let (m, k, n) = (2, 3, 2);
+//! let w = [1i8, -2, 3, 4, -5, 6]; // K x N weights, here row-major
+//! let x = [130u8, 127, 128, 255, 0, 128]; // M x K activations, zero point 128
+//!
+//! // Once: weights in the order of the kernel that this CPU gets.
+//! let weights = PackedRhs::pack(MatRef::row_major(&w, k, n)?)?;
+//! // What becomes of the sums: u8 with one scale for each column, zero point 10, and a bias.
+//! let output = Output::<u8>::requantize(&[0.5, 0.25], 10).bias(&[4, -4]);
+//! let gemm = Gemm::new(&weights, output)?;
+//!
+//! // Each time: nothing below allocates.
+//! let mut scratch = gemm.workspace(m)?;
+//! let mut y = [0u8; 4];
+//! let lhs = Lhs::new(MatRef::row_major(&x, m, k)?).zero_point(128);
+//! gemm.run(lhs, MatMut::row_major(&mut y, m, n)?, &mut scratch)?;
+//! assert_eq!(y, [12, 7, 0, 0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Vocabulary
+//!
+//! `lhs`: activations, M x K. `rhs`: weights, K x N. `out`: M x N. *Panel*: rows or columns packed together in the order
+//! that a kernel reads them. *Epilogue*: what turns i32 sums into outputs. *Requantize*: an epilogue to i8 or u8. *Kernel*:
+//! one micro-kernel family on one instruction set. A quantized value `q` stands for the real `scale * (q - zero_point)`.
+//!
+//! # Features
+//!
+//! - `std` (default): CPU detection by the standard library, the environment variable `I8GEMM_KERNEL`.
+//! - `alloc` (part of `std`): packed weights and workspaces that own their memory. Without it, the caller supplies every
+//!   buffer: [`PackedRhs::pack_into`], [`Gemm::workspace_size`], [`Gemm::run`].
+//! - `rayon`: an [`Executor`] for rayon's thread pools.
+//!
+//! # Where things are
+//!
+//! [`MatRef`], [`MatMut`]: views. [`Rhs`], [`PackedRhs`], [`Lhs`], [`Output`], [`Gemm`]: the product. [`Kernel`]: which
+//! kernels there are. [`Executor`]: threads. [`quant`]: scales and zero points. [`reference`](mod@reference): the scalar definition of
+//! everything, slow and plain. [`Error`]: what can be wrong with a call.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 #[cfg(feature = "alloc")]
@@ -15,10 +63,10 @@ mod parallel;
 pub mod quant;
 pub mod reference;
 
-#[cfg(feature = "rayon")]
-pub use crate::parallel::Rayon;
 #[cfg(feature = "alloc")]
 pub use crate::gemm::Workspace;
+#[cfg(feature = "rayon")]
+pub use crate::parallel::Rayon;
 pub use crate::{
     dispatch::Kernel,
     element::{Broadcast, Operand, OutputElement},
@@ -28,3 +76,8 @@ pub use crate::{
     matrix::{MatMut, MatRef},
     parallel::{Executor, Sequential},
 };
+
+/// The examples of the README, run as tests.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,184 @@
+//! Handwritten digits, classified in f32 and in int8 on whichever kernel this CPU has.
+//!
+//! `cargo run --release --example quickstart`; with `I8GEMM_KERNEL=portable` (or another name) on a kernel of your choice.
+//!
+//! A small trained network of three linear layers is quantized after training: weights symmetric, one scale for each output
+//! channel; activations to u8 as they come, one scale and zero point for each image (dynamic quantization).
+
+mod data;
+
+use std::time::Instant;
+
+use data::{Digits, Layer};
+use i8gemm::{Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs, Workspace, quant::QParams};
+
+/// A linear layer with i8 weights, packed for the kernel that runs it.
+struct QuantizedLinear {
+    weights: PackedRhs<'static>,
+    /// One for each output channel.
+    scales: Vec<f32>,
+    bias: Vec<f32>,
+    relu: bool,
+}
+
+impl QuantizedLinear {
+    fn new(layer: &Layer, relu: bool) -> Result<Self, i8gemm::Error> {
+        let mut scales = Vec::with_capacity(layer.outputs);
+        let mut quantized = vec![0i8; layer.weights.len()];
+        for (from, to) in layer.weights.chunks(layer.inputs).zip(quantized.chunks_mut(layer.inputs)) {
+            let params = QParams::symmetric(from.iter().fold(0.0, |max, w| max.max(w.abs())))?;
+            params.quantize_slice(from, to)?;
+            scales.push(params.scale);
+        }
+        // The file holds outputs x inputs, N x K: a transposed view of what the product wants.
+        let weights = MatRef::col_major(&quantized, layer.inputs, layer.outputs)?;
+        Ok(Self { weights: PackedRhs::pack(weights)?, scales, bias: layer.bias.clone(), relu })
+    }
+
+    /// `rows` images through the layer: quantize the activations, multiply, and come back to f32.
+    fn forward(&self, x: &[f32], rows: usize, buffers: &mut Buffers) -> Result<Vec<f32>, i8gemm::Error> {
+        let (k, n) = (self.weights.k(), self.weights.n());
+        buffers.values.resize(rows * k, 0);
+        buffers.zero_points.clear();
+        buffers.scales.clear();
+        for (from, to) in x.chunks(k).zip(buffers.values.chunks_mut(k)) {
+            let (min, max) = from.iter().fold((0f32, 0f32), |(min, max), &v| (min.min(v), max.max(v)));
+            let params = QParams::affine::<u8>(min, max)?;
+            params.quantize_slice(from, to)?;
+            buffers.zero_points.push(params.zero_point);
+            buffers.scales.push(params.scale);
+        }
+        let low = if self.relu { 0.0 } else { f32::NEG_INFINITY };
+        let output = Output::f32(&self.scales).bias_f32(&self.bias).clamp(low, f32::INFINITY);
+        let gemm = Gemm::new(&self.weights, output)?;
+        let lhs = Lhs::new(MatRef::row_major(&buffers.values, rows, k)?)
+            .zero_points(&buffers.zero_points)
+            .scales(&buffers.scales);
+        let mut y = vec![0.0; rows * n];
+        buffers.scratch.grow(gemm.workspace_size(rows)?);
+        gemm.run(lhs, MatMut::row_major(&mut y, rows, n)?, &mut buffers.scratch)?;
+        Ok(y)
+    }
+
+    fn bytes(&self) -> usize {
+        self.weights.bytes() + 4 * (self.scales.len() + self.bias.len())
+    }
+}
+
+/// What a forward pass reuses.
+#[derive(Default)]
+struct Buffers {
+    values: Vec<u8>,
+    zero_points: Vec<i32>,
+    scales: Vec<f32>,
+    scratch: Workspace,
+}
+
+/// The layer in f32, by a well-kept f32 GEMM that chooses its kernel at run time too.
+fn forward_f32(layer: &Layer, x: &[f32], rows: usize, relu: bool) -> Vec<f32> {
+    let (k, n) = (layer.inputs, layer.outputs);
+    let mut y: Vec<f32> = layer.bias.iter().copied().cycle().take(rows * n).collect();
+    // SAFETY: x is rows x k, the weights n x k, y rows x n, all dense; the strides say so.
+    unsafe {
+        let (w, (k_stride, n_stride)) = (layer.weights.as_ptr(), (1, k as isize));
+        let (x, y) = (x.as_ptr(), y.as_mut_ptr());
+        matrixmultiply::sgemm(rows, k, n, 1.0, x, k as isize, 1, w, k_stride, n_stride, 1.0, y, n as isize, 1);
+    }
+    if relu {
+        y.iter_mut().for_each(|v| *v = v.max(0.0));
+    }
+    y
+}
+
+fn argmax(scores: &[f32]) -> u8 {
+    let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+    best.map_or(0, |index| index as u8)
+}
+
+/// Share of images whose best score is their label, in percent.
+fn accuracy(scores: &[f32], labels: &[u8]) -> f64 {
+    let classes = scores.len() / labels.len();
+    let right = scores.chunks(classes).zip(labels).filter(|(s, label)| argmax(s) == **label).count();
+    100.0 * right as f64 / labels.len() as f64
+}
+
+/// Median microseconds of two functions, called in turn because the machine may be busy with other things.
+fn time_in_turn(repeats: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f64, f64) {
+    let (mut times_a, mut times_b) = (Vec::new(), Vec::new());
+    for _ in 0..repeats {
+        for (f, times) in [(&mut a as &mut dyn FnMut(), &mut times_a), (&mut b, &mut times_b)] {
+            let start = Instant::now();
+            f();
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    (median(times_a), median(times_b))
+}
+
+/// The survey's worked example: the range -2..=6 as i8.
+fn worked_example() -> Result<(), i8gemm::Error> {
+    let params = QParams::affine::<i8>(-2.0, 6.0)?;
+    let q: i8 = params.quantize(0.28);
+    println!("Worked example: the range [-2, 6] as int8");
+    println!("  S = 8/255 = {:.8}, Z = {}", params.scale, params.zero_point);
+    println!("  Q(0.28) = {q}, back to {:.5}\n", params.dequantize(q));
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    worked_example()?;
+
+    let kernel = Kernel::best()?;
+    let available: Vec<_> = Kernel::available().map(|kernel| kernel.name()).collect();
+    println!("Kernel: {kernel} ({}); available: {}\n", kernel.instruction(), available.join(", "));
+
+    let Digits { pixels, labels } = data::digits();
+    let (images, labels) = (&pixels[data::TRAIN * 64..], &labels[data::TRAIN..]);
+    let count = labels.len();
+    let layers = data::network();
+    let last = layers.len() - 1;
+    let mut quantized = Vec::new();
+    for (i, layer) in layers.iter().enumerate() {
+        quantized.push(QuantizedLinear::new(layer, i < last)?);
+    }
+
+    let f32_pass = |x: &[f32], rows: usize| {
+        layers.iter().enumerate().fold(x.to_vec(), |x, (i, layer)| forward_f32(layer, &x, rows, i < last))
+    };
+    let int8_pass = |x: &[f32], rows: usize, buffers: &mut Buffers| {
+        quantized.iter().try_fold(x.to_vec(), |x, layer| layer.forward(&x, rows, buffers))
+    };
+
+    let mut buffers = Buffers::default();
+    let f32_scores = f32_pass(images, count);
+    let int8_scores = int8_pass(images, count, &mut buffers)?;
+    let agree = f32_scores.chunks(10).zip(int8_scores.chunks(10)).filter(|(a, b)| argmax(a) == argmax(b)).count();
+    let (f32_batch, int8_batch) = time_in_turn(
+        101,
+        || drop(f32_pass(images, count)),
+        || int8_pass(images, count, &mut buffers).map(drop).expect("the same call has succeeded above"),
+    );
+    let mut buffers = Buffers::default();
+    let (f32_one, int8_one) = time_in_turn(
+        2001,
+        || drop(f32_pass(&images[..64], 1)),
+        || int8_pass(&images[..64], 1, &mut buffers).map(drop).expect("the same call has succeeded above"),
+    );
+
+    let f32_bytes: usize = layers.iter().map(|layer| 4 * (layer.weights.len() + layer.bias.len())).sum();
+    let int8_bytes: usize = quantized.iter().map(QuantizedLinear::bytes).sum();
+    let shape: Vec<_> = layers.iter().map(|layer| layer.inputs.to_string()).collect();
+    println!("{count} held-out digits, network {}-10, one thread, medians", shape.join("-"));
+    println!("  {:<34}{:>10}{:>10}", "", "f32", "int8");
+    let row = |what: &str, a: f64, b: f64, digits: usize| println!("  {what:<34}{a:>10.digits$}{b:>10.digits$}");
+    row("accuracy, %", accuracy(&f32_scores, labels), accuracy(&int8_scores, labels), 1);
+    row("weights, KiB", f32_bytes as f64 / 1024.0, int8_bytes as f64 / 1024.0, 1);
+    row("us per image, all at once", f32_batch / count as f64, int8_batch / count as f64, 3);
+    row("us per image, one at a time", f32_one, int8_one, 3);
+    println!("  the same answer on {agree} of {count} images");
+    Ok(())
+}
