@@ -7,7 +7,7 @@ use i8gemm::{Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs};
 use std::time::Instant;
 
 /// Pairs of measurements.
-const PAIRS: usize = 41;
+const PAIRS: usize = 201;
 
 fn main() {
     let sizes: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();

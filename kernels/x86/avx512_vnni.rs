@@ -131,6 +131,7 @@ unsafe impl MicroKernel for Avx512VnniTiles {
 /// # Safety
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline(never)]
 unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &TileEnd) {
     let mut sums = [[_mm512_setzero_si512(); Q]; R];
     let steps = input.k / KR;

@@ -122,6 +122,7 @@ unsafe impl MicroKernel for AvxVnniTiles {
 /// # Safety
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "avx2,avxvnni")]
+#[inline(never)]
 unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &TileEnd) {
     let mut sums = [[_mm256_setzero_si256(); Q]; R];
     let steps = input.k / KR;
@@ -152,14 +153,27 @@ unsafe fn multiply_add<const R: usize, const Q: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let mut b = [_mm256_setzero_si256(); Q];
-        for (q, b) in b.iter_mut().enumerate() {
-            *b = _mm256_loadu_si256(input.rhs.add(q / 2 * input.panel_stride + step * 64 + q % 2 * 32).cast());
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let a = _mm256_set1_epi32(word(r));
-            for (sum, &b) in sums.iter_mut().zip(&b) {
-                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
+        let load_b = |q: usize| {
+            _mm256_loadu_si256(input.rhs.add(q / 2 * input.panel_stride + step * 64 + q % 2 * 32).cast())
+        };
+        // The shorter side stays in registers while the other is loaded one by one.
+        if R < Q {
+            let mut a = [_mm256_setzero_si256(); R];
+            a.iter_mut().enumerate().for_each(|(r, a)| *a = _mm256_set1_epi32(word(r)));
+            for q in 0..Q {
+                let b = load_b(q);
+                for r in 0..R {
+                    sums[r][q] = _mm256_dpbusd_avx_epi32(sums[r][q], a[r], b);
+                }
+            }
+        } else {
+            let mut b = [_mm256_setzero_si256(); Q];
+            b.iter_mut().enumerate().for_each(|(q, b)| *b = load_b(q));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let a = _mm256_set1_epi32(word(r));
+                for (sum, &b) in sums.iter_mut().zip(&b) {
+                    *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
+                }
             }
         }
     }
