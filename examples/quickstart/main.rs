@@ -74,20 +74,44 @@ struct Buffers {
     scratch: Workspace,
 }
 
-/// The layer in f32, by a well-kept f32 GEMM that chooses its kernel at run time too.
-fn forward_f32(layer: &Layer, x: &[f32], rows: usize, relu: bool) -> Vec<f32> {
-    let (k, n) = (layer.inputs, layer.outputs);
-    let mut y: Vec<f32> = layer.bias.iter().copied().cycle().take(rows * n).collect();
-    // SAFETY: x is rows x k, the weights n x k, y rows x n, all dense; the strides say so.
-    unsafe {
-        let (w, (k_stride, n_stride)) = (layer.weights.as_ptr(), (1, k as isize));
-        let (x, y) = (x.as_ptr(), y.as_mut_ptr());
-        matrixmultiply::sgemm(rows, k, n, 1.0, x, k as isize, 1, w, k_stride, n_stride, 1.0, y, n as isize, 1);
+/// A linear layer in f32, its weights inputs x outputs.
+struct Linear {
+    inputs: usize,
+    outputs: usize,
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+    relu: bool,
+}
+
+impl Linear {
+    fn new(layer: &Layer, relu: bool) -> Self {
+        let &Layer { inputs, outputs, .. } = layer;
+        let weights = (0..inputs * outputs).map(|i| layer.weights[i % outputs * inputs + i / outputs]).collect();
+        Self { inputs, outputs, weights, bias: layer.bias.clone(), relu }
     }
-    if relu {
-        y.iter_mut().for_each(|v| *v = v.max(0.0));
+
+    /// Many rows by a well-kept f32 GEMM that chooses its kernel at run time too; one row, for which that would first copy
+    /// all weights, as a sum of weight rows.
+    fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
+        let (k, n) = (self.inputs, self.outputs);
+        let mut y: Vec<f32> = self.bias.iter().copied().cycle().take(rows * n).collect();
+        if rows == 1 {
+            for (x, weights) in x.iter().zip(self.weights.chunks(n)) {
+                y.iter_mut().zip(weights).for_each(|(y, w)| *y += x * w);
+            }
+        } else {
+            // SAFETY: x is rows x k, the weights k x n, y rows x n, all dense; the strides say so.
+            unsafe {
+                let (x, w, y) = (x.as_ptr(), self.weights.as_ptr(), y.as_mut_ptr());
+                let (k_stride, n_stride) = (k as isize, n as isize);
+                matrixmultiply::sgemm(rows, k, n, 1.0, x, k_stride, 1, w, n_stride, 1, 1.0, y, n_stride, 1);
+            }
+        }
+        if self.relu {
+            y.iter_mut().for_each(|v| *v = v.max(0.0));
+        }
+        y
     }
-    y
 }
 
 fn argmax(scores: &[f32]) -> u8 {
@@ -141,13 +165,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = labels.len();
     let layers = data::network();
     let last = layers.len() - 1;
-    let mut quantized = Vec::new();
+    let (mut linear, mut quantized) = (Vec::new(), Vec::new());
     for (i, layer) in layers.iter().enumerate() {
+        linear.push(Linear::new(layer, i < last));
         quantized.push(QuantizedLinear::new(layer, i < last)?);
     }
 
     let f32_pass = |x: &[f32], rows: usize| {
-        layers.iter().enumerate().fold(x.to_vec(), |x, (i, layer)| forward_f32(layer, &x, rows, i < last))
+        linear.iter().fold(x.to_vec(), |x, layer| layer.forward(&x, rows))
     };
     let int8_pass = |x: &[f32], rows: usize, buffers: &mut Buffers| {
         quantized.iter().try_fold(x.to_vec(), |x, layer| layer.forward(&x, rows, buffers))

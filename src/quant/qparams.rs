@@ -52,13 +52,20 @@ impl QParams {
     }
 
     /// `clamp(rint(r / scale) + zero_point)`, ties to even. Infinities saturate; NaN becomes the zero point.
+    #[inline]
     #[must_use]
     pub fn quantize<T: Operand>(&self, r: f32) -> T {
-        // Clamped as a float, before the cast; `as` alone would saturate too, but only at the ends of i32.
-        let steps = libm::rintf(r / self.scale);
+        // Clamped as a float to integers, which commutes with rounding; then adding 1.5 * 2^23 leaves no fraction bits, so
+        // that the addition itself rounds half to even. No step is a call or a branch: slices become vector code.
+        const SHIFT: f32 = 12_582_912.0;
+        let low = (T::MIN - self.zero_point) as f32;
+        let high = (T::MAX - self.zero_point) as f32;
+        let steps = r / self.scale;
         let steps = if steps.is_nan() { 0.0 } else { steps };
-        let q = (steps + self.zero_point as f32).clamp(T::MIN as f32, T::MAX as f32) as i32;
-        // The low byte of a value of either type is its bit pattern.
+        let steps = if steps < low { low } else { steps };
+        let steps = if steps > high { high } else { steps };
+        // The low bits of the shifted float are the integer, whose low byte is the bit pattern of either type.
+        let q = ((steps + SHIFT).to_bits() as i32).wrapping_add(self.zero_point);
         bytemuck::cast(q as u8)
     }
 
@@ -85,4 +92,41 @@ impl QParams {
 
 fn check_range(min: f32, max: f32) -> Result<(), Error> {
     if min.is_finite() && max.is_finite() && min <= max { Ok(()) } else { Err(Error::Range { min, max }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quickcheck::quickcheck;
+
+    /// The definition, step by step.
+    fn plainly(p: QParams, r: f32) -> i32 {
+        if (r / p.scale).is_nan() {
+            return p.zero_point;
+        }
+        (libm::rint(f64::from(r / p.scale)) + f64::from(p.zero_point)).clamp(-128.0, 127.0) as i32
+    }
+
+    quickcheck! {
+        fn quantize_is_its_definition(r: f32, scale: f32, zero_point: i8) -> bool {
+            let Ok(QParams { scale, .. }) = QParams::symmetric(scale.abs()) else { return true };
+            let p = QParams { scale, zero_point: zero_point.into() };
+            let half_steps = (r as i32 % 600) as f32 * 0.5 * scale;
+            [r, half_steps].into_iter().all(|r| i32::from(p.quantize::<i8>(r)) == plainly(p, r))
+        }
+    }
+
+    #[test]
+    fn edges() -> Result<(), Error> {
+        let p = QParams { scale: 0.5, zero_point: 3 };
+        assert_eq!(p.quantize::<i8>(f32::NAN), 3);
+        assert_eq!((p.quantize::<i8>(f32::INFINITY), p.quantize::<u8>(f32::NEG_INFINITY)), (127, 0));
+        assert_eq!((p.quantize::<i8>(1e30), p.quantize::<i8>(-1e30)), (127, -128));
+        // A range of no width: PyTorch's floor of the scale; a constant -3 as i8.
+        assert_eq!(QParams::affine::<i8>(0.0, 0.0)?.scale, f32::EPSILON);
+        assert_eq!(QParams::affine::<i8>(-3.0, -3.0)?, QParams { scale: 3.0 / 255.0, zero_point: 127 });
+        // 0 stays representable.
+        assert_eq!(QParams::affine::<u8>(1.0, 2.0)?, QParams { scale: 2.0 / 255.0, zero_point: 0 });
+        Ok(())
+    }
 }
