@@ -18,6 +18,7 @@ use super::{
 };
 
 /// What a tile multiplies.
+#[allow(dead_code, reason = "not every target has wide groups of panels, or widens them")]
 pub(super) struct TileInput {
     /// First row of the tile, prepared.
     pub lhs: *const u8,
@@ -152,8 +153,14 @@ unsafe fn rows<K: MicroKernel, E: End>(
                 .cast::<u8>()
                 .add((row * job.out_row_stride + col * job.out_col_stride) * element_out)
                 .cast::<c_void>();
-            let mut end =
-                TileEnd { columns, epilogue: &job.epilogue, row, out, out_stride: job.out_row_stride, accumulate };
+            let mut end = TileEnd {
+                columns,
+                epilogue: &job.epilogue,
+                row,
+                out,
+                out_stride: job.out_row_stride,
+                accumulate,
+            };
             if direct {
                 K::tile::<E>(count, panels, &input, &end);
             } else {

@@ -28,7 +28,8 @@ impl Layout {
     }
 
     fn check_span(&self, len: usize) -> Result<(), Error> {
-        let span = self.span().ok_or(Error::SizeOverflow { what: "matrix", rows: self.rows, cols: self.cols })?;
+        let span =
+            self.span().ok_or(Error::SizeOverflow { what: "matrix", rows: self.rows, cols: self.cols })?;
         if span > len {
             return Err(Error::Length { what: "matrix", expected: span, actual: len });
         }
@@ -55,7 +56,13 @@ impl Layout {
         Err(Error::Overlap { rows, cols, row_stride, col_stride })
     }
 
-    fn dense(rows: usize, cols: usize, row_stride: usize, col_stride: usize, len: usize) -> Result<Self, Error> {
+    fn dense(
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+        len: usize,
+    ) -> Result<Self, Error> {
         let expected = rows.checked_mul(cols).ok_or(Error::SizeOverflow { what: "matrix", rows, cols })?;
         if len != expected {
             return Err(Error::Length { what: "matrix", expected, actual: len });

@@ -86,7 +86,8 @@ struct Linear {
 impl Linear {
     fn new(layer: &Layer, relu: bool) -> Self {
         let &Layer { inputs, outputs, .. } = layer;
-        let weights = (0..inputs * outputs).map(|i| layer.weights[i % outputs * inputs + i / outputs]).collect();
+        let weights =
+            (0..inputs * outputs).map(|i| layer.weights[i % outputs * inputs + i / outputs]).collect();
         Self { inputs, outputs, weights, bias: layer.bias.clone(), relu }
     }
 
@@ -171,9 +172,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         quantized.push(QuantizedLinear::new(layer, i < last)?);
     }
 
-    let f32_pass = |x: &[f32], rows: usize| {
-        linear.iter().fold(x.to_vec(), |x, layer| layer.forward(&x, rows))
-    };
+    let f32_pass =
+        |x: &[f32], rows: usize| linear.iter().fold(x.to_vec(), |x, layer| layer.forward(&x, rows));
     let int8_pass = |x: &[f32], rows: usize, buffers: &mut Buffers| {
         quantized.iter().try_fold(x.to_vec(), |x, layer| layer.forward(&x, rows, buffers))
     };
@@ -181,7 +181,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut buffers = Buffers::default();
     let f32_scores = f32_pass(images, count);
     let int8_scores = int8_pass(images, count, &mut buffers)?;
-    let agree = f32_scores.chunks(10).zip(int8_scores.chunks(10)).filter(|(a, b)| argmax(a) == argmax(b)).count();
+    let agree =
+        f32_scores.chunks(10).zip(int8_scores.chunks(10)).filter(|(a, b)| argmax(a) == argmax(b)).count();
     let (f32_batch, int8_batch) = time_in_turn(
         101,
         || drop(f32_pass(images, count)),
@@ -199,7 +200,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shape: Vec<_> = layers.iter().map(|layer| layer.inputs.to_string()).collect();
     println!("{count} held-out digits, network {}-10, one thread, medians", shape.join("-"));
     println!("  {:<34}{:>10}{:>10}", "", "f32", "int8");
-    let row = |what: &str, a: f64, b: f64, digits: usize| println!("  {what:<34}{a:>10.digits$}{b:>10.digits$}");
+    let row =
+        |what: &str, a: f64, b: f64, digits: usize| println!("  {what:<34}{a:>10.digits$}{b:>10.digits$}");
     row("accuracy, %", accuracy(&f32_scores, labels), accuracy(&int8_scores, labels), 1);
     row("weights, KiB", f32_bytes as f64 / 1024.0, int8_bytes as f64 / 1024.0, 1);
     row("us per image, all at once", f32_batch / count as f64, int8_batch / count as f64, 3);

@@ -172,7 +172,10 @@ unsafe impl MicroKernel for Avx2Tiles {
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "avx2")]
 #[inline(never)]
-unsafe fn tile<E: End, const R: usize, const Q: usize, const WIDENED: bool>(input: &TileInput, end: &TileEnd) {
+unsafe fn tile<E: End, const R: usize, const Q: usize, const WIDENED: bool>(
+    input: &TileInput,
+    end: &TileEnd,
+) {
     let mut sums = [[_mm256_setzero_si256(); Q]; R];
     let steps = input.k.div_ceil(KR);
     let mut done = 0;
@@ -261,11 +264,21 @@ unsafe fn two_steps_a_turn<const R: usize, const WIDENED: bool>(
     macro_rules! row {
         ($row:literal, $address:literal) => {
             concat!(
-                "vpbroadcastd ymm14, dword ptr [", $address, "]\n",
+                "vpbroadcastd ymm14, dword ptr [",
+                $address,
+                "]\n",
                 "vpmaddwd ymm15, ymm14, ymm12\n",
                 "vpmaddwd ymm14, ymm14, ymm13\n",
-                "vpaddd {s", $row, "0}, {s", $row, "0}, ymm15\n",
-                "vpaddd {s", $row, "1}, {s", $row, "1}, ymm14\n",
+                "vpaddd {s",
+                $row,
+                "0}, {s",
+                $row,
+                "0}, ymm15\n",
+                "vpaddd {s",
+                $row,
+                "1}, {s",
+                $row,
+                "1}, ymm14\n",
             )
         };
     }

@@ -18,10 +18,7 @@ use super::super::{
     epilogue::{End, TileEnd, finish},
     layout,
 };
-use super::{
-    lanes512::Lanes512,
-    tail_word,
-};
+use super::{lanes512::Lanes512, tail_word};
 
 const KR: usize = 4;
 

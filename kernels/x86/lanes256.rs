@@ -119,7 +119,8 @@ unsafe impl Lanes for Lanes256 {
         unsafe {
             let scale = |x, m, e| {
                 let right = _mm256_sub_epi64(_mm256_set1_epi64x(31), e);
-                let half = _mm256_sllv_epi64(_mm256_set1_epi64x(1), _mm256_sub_epi64(right, _mm256_set1_epi64x(1)));
+                let half =
+                    _mm256_sllv_epi64(_mm256_set1_epi64x(1), _mm256_sub_epi64(right, _mm256_set1_epi64x(1)));
                 shift_right(_mm256_add_epi64(_mm256_mul_epi32(x, m), half), right)
             };
             let [x, m, e] = [widen(x), widen(m), widen(e)];
@@ -160,7 +161,10 @@ unsafe impl Lanes for Lanes256 {
 unsafe fn widen(v: __m256i) -> [__m256i; 2] {
     // SAFETY: the caller's.
     unsafe {
-        [_mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)), _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(v))]
+        [
+            _mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)),
+            _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(v)),
+        ]
     }
 }
 

@@ -110,7 +110,8 @@ unsafe impl Lanes for Lanes512 {
         unsafe {
             let scale = |x, m, e| {
                 let right = _mm512_sub_epi64(_mm512_set1_epi64(31), e);
-                let half = _mm512_sllv_epi64(_mm512_set1_epi64(1), _mm512_sub_epi64(right, _mm512_set1_epi64(1)));
+                let half =
+                    _mm512_sllv_epi64(_mm512_set1_epi64(1), _mm512_sub_epi64(right, _mm512_set1_epi64(1)));
                 _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(x, m), half), right)
             };
             let [x, m, e] = [widen(x), widen(m), widen(e)];
@@ -152,7 +153,10 @@ unsafe impl Lanes for Lanes512 {
 unsafe fn widen(v: __m512i) -> [__m512i; 2] {
     // SAFETY: the caller's.
     unsafe {
-        [_mm512_cvtepi32_epi64(_mm512_castsi512_si256(v)), _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(v))]
+        [
+            _mm512_cvtepi32_epi64(_mm512_castsi512_si256(v)),
+            _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(v)),
+        ]
     }
 }
 

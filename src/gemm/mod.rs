@@ -8,9 +8,9 @@ mod plan;
 mod workspace;
 
 pub(crate) use output::{Bias, Kind};
-pub(crate) use plan::check_shape;
 pub use output::{FixedRounding, Output};
 pub use pack::{PackedRhs, Rhs};
+pub(crate) use plan::check_shape;
 pub use plan::{Gemm, Lhs, MAX_SAFE_K};
 #[cfg(feature = "alloc")]
 pub use workspace::Workspace;

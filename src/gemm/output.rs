@@ -255,7 +255,11 @@ fn check_len(what: &'static str, actual: usize, expected: usize) -> Result<(), E
 }
 
 /// One value, or as many as there are rows or columns.
-pub(crate) fn check_broadcast<T>(what: &'static str, values: &Broadcast<T>, count: usize) -> Result<(), Error> {
+pub(crate) fn check_broadcast<T>(
+    what: &'static str,
+    values: &Broadcast<T>,
+    count: usize,
+) -> Result<(), Error> {
     match values {
         Broadcast::All(_) => Ok(()),
         Broadcast::Each(values) => check_len(what, values.len(), count),

@@ -136,7 +136,8 @@ impl Parts {
         let overflow = Error::SizeOverflow { what: "packed rhs", rows: k, cols: n };
         let kernel = kernel.0;
         let columns = n.checked_next_multiple_of(kernel.nr).ok_or(overflow)?;
-        let constants = columns.checked_mul(4).and_then(|b| b.checked_next_multiple_of(ALIGN)).ok_or(overflow)?;
+        let constants =
+            columns.checked_mul(4).and_then(|b| b.checked_next_multiple_of(ALIGN)).ok_or(overflow)?;
         let depth = k.checked_next_multiple_of(kernel.kr).ok_or(overflow)?;
         let bytes = depth.checked_mul(columns).ok_or(overflow)?;
 

@@ -198,7 +198,8 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         let sizes = self.scratch(m.div_ceil(grid.rows())).ok_or(overflow)?;
         let part_bytes = sizes.total().ok_or(overflow)?;
         let start = scratch.as_ptr().align_offset(64);
-        let needed = part_bytes.checked_mul(grid.parts()).and_then(|b| b.checked_add(start)).ok_or(overflow)?;
+        let needed =
+            part_bytes.checked_mul(grid.parts()).and_then(|b| b.checked_add(start)).ok_or(overflow)?;
         if scratch.len() < needed {
             return Err(Error::BufferTooSmall { what: "workspace", needed, actual: scratch.len() });
         }
@@ -346,7 +347,8 @@ impl Product<'_> {
         // SAFETY: the rows lie inside the view.
         let first = unsafe { self.lhs.ptr.add(rows.start * self.lhs.row_stride) };
         let source = LhsRows { ptr: first, rows: rows.len(), ..self.lhs };
-        let as_wanted = |unsigned| matches!(format, LhsFormat::Bytes { unsigned: wanted } if wanted == unsigned);
+        let as_wanted =
+            |unsigned| matches!(format, LhsFormat::Bytes { unsigned: wanted } if wanted == unsigned);
         if self.lhs_col_stride == 1 || self.lhs.k <= 1 {
             return (source, as_wanted(self.lhs.unsigned));
         }
@@ -370,12 +372,9 @@ impl Product<'_> {
         use crate::kernels::Store;
         let advance = |p: *const i32| if p.is_null() { p } else { p.wrapping_add(start) };
         let mut epilogue = self.epilogue;
-        for p in [
-            &mut epilogue.sum_offset,
-            &mut epilogue.zero_factor,
-            &mut epilogue.rhs_zero,
-            &mut epilogue.bias,
-        ] {
+        for p in
+            [&mut epilogue.sum_offset, &mut epilogue.zero_factor, &mut epilogue.rhs_zero, &mut epilogue.bias]
+        {
             *p = advance(*p);
         }
         // SAFETY: parameters are valid for N columns.
