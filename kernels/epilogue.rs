@@ -68,9 +68,11 @@ impl Columns {
     /// The epilogue is valid for those columns and at least one row; `count <= width <= MAX_COLS`.
     #[inline(always)]
     pub unsafe fn fill(&mut self, epilogue: &Epilogue, start: usize, count: usize, width: usize) {
-        // SAFETY (every closure below): column `start + j` lies within what the epilogue is valid for.
+        // SAFETY: here and below, column `start + j` lies within what the epilogue is valid for.
         let sum_offset = |j| unsafe { read_or(epilogue.sum_offset, start + j, 0) };
+        // SAFETY: as above.
         let bias = |j| unsafe { read_or(epilogue.bias, start + j, 0) };
+        // SAFETY: as above.
         let zero_factor = |j| unsafe { *epilogue.zero_factor.add(start + j) };
         if epilogue.lhs_zero.step == 0 {
             // SAFETY: the epilogue is valid for at least one row.

@@ -20,6 +20,8 @@
 //! See [`LhsFormat`]. Either way the rows of a job start `lhs_stride` bytes apart: a panel of `h` rows takes
 //! `h * lhs_stride` bytes, so the tile that starts at row `i` starts at `i * lhs_stride`.
 
+#![allow(clippy::needless_range_loop, reason = "register tiles are indexed by row and vector")]
+
 use core::ffi::c_void;
 
 mod drive;

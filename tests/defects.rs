@@ -103,10 +103,9 @@ fn defect_4_what_lies_behind_the_rows_does_not_count() {
 fn defect_5_a_pinned_run_has_its_kernel() {
     let kernels = kernels();
     assert!(!kernels.is_empty());
-    if let Ok(name) = std::env::var("I8GEMM_KERNEL") {
-        if !name.is_empty() {
-            assert_eq!(kernels.iter().map(|k| k.name()).collect::<Vec<_>>(), [name.as_str()]);
-        }
+    let pin = std::env::var("I8GEMM_KERNEL").unwrap_or_default();
+    if !pin.is_empty() {
+        assert_eq!(kernels.iter().map(|k| k.name()).collect::<Vec<_>>(), [pin.as_str()]);
     }
 }
 
@@ -150,6 +149,9 @@ fn defect_7_operands_of_any_alignment() {
         }
     }
 }
+
+// 8, sums spilled to the stack after every multiply because of a compiler change, is a matter of the generated code: the stage
+// "no spills" of `cargo xtask test` reads the disassembly of every loop that multiplies.
 
 /// 9: i8 activations took a path 20 times slower than u8 ones. Times are for benchmarks; what is held here is that both
 /// signs are one path: the same bit patterns, as i8 or as u8 with their zero points moved by 128, give the same bits.

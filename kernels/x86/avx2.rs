@@ -3,7 +3,8 @@
 //! - Instruction: `vpmaddwd` (16 products of i16, added in pairs to 8 i32) and `vpaddd`. Not `vpmaddubsw`, which is
 //!   twice as wide and saturates its pair sums at 16 bits.
 //! - Tile: 6 rows x 16 columns. Registers: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16. With fewer rows
-//!   the tile is wider (1x64, 2x48, 3x32), so that about 12 sums stay in flight.
+//!   the tile is wider (1x64, 2x32, 3x32): a broadcast then serves more columns. Latency asks for no more, because only
+//!   the additions, of one cycle each, form chains.
 //! - `lhs`: rows widened to i16 (i8 and u8 keep their values), K padded with zero to even; a step broadcasts the 32 bits
 //!   of two values. `rhs`: panels of 16 columns of i8, kr = 2: `value(k, n)` at
 //!   `(n / 16) * K2 * 16 + (k / 2) * 32 + (n % 16) * 2 + k % 2`. When enough rows will pass a panel it is first
@@ -21,11 +22,10 @@ use super::super::{
     epilogue::{End, TileEnd, finish},
     layout::{self, padded},
 };
-use super::{
-    lanes256::Lanes256,
-    ymm_tiles::{self, MR, NR},
-};
+use super::lanes256::Lanes256;
 
+const MR: usize = 6;
+const NR: usize = 16;
 const KR: usize = 2;
 
 /// Rows from which widening a panel once is cheaper than widening it in every tile.
@@ -89,7 +89,7 @@ unsafe fn widen_rows(src: &LhsRows, dst: *mut u8, value: impl Fn(u8) -> i16) {
             for (k, &byte) in from.iter().enumerate() {
                 to.add(k).write_unaligned(value(byte));
             }
-            if src.k % KR != 0 {
+            if !src.k.is_multiple_of(KR) {
                 to.add(src.k).write_unaligned(0);
             }
         }
@@ -127,7 +127,11 @@ unsafe impl MicroKernel for Avx2Tiles {
 
     #[inline(always)]
     fn next_panels(remaining: usize, rows: usize) -> usize {
-        ymm_tiles::next_panels(remaining, rows)
+        match rows {
+            1 => balanced(remaining, 4),
+            2 | 3 => balanced(remaining, 2),
+            _ => 1,
+        }
     }
 
     #[inline(always)]
@@ -160,7 +164,19 @@ unsafe impl MicroKernel for Avx2Tiles {
                     _ => tile::<E, 6, 2, true>(input, end),
                 }
             } else {
-                ymm_tiles::dispatch!(tile, rows, panels, (input, end), false)
+                match (rows, panels) {
+                    (1, 1) => tile::<E, 1, 2, false>(input, end),
+                    (1, 2) => tile::<E, 1, 4, false>(input, end),
+                    (1, 3) => tile::<E, 1, 6, false>(input, end),
+                    (1, _) => tile::<E, 1, 8, false>(input, end),
+                    (2, 1) => tile::<E, 2, 2, false>(input, end),
+                    (2, _) => tile::<E, 2, 4, false>(input, end),
+                    (3, 1) => tile::<E, 3, 2, false>(input, end),
+                    (3, _) => tile::<E, 3, 4, false>(input, end),
+                    (4, _) => tile::<E, 4, 2, false>(input, end),
+                    (5, _) => tile::<E, 5, 2, false>(input, end),
+                    (_, _) => tile::<E, 6, 2, false>(input, end),
+                }
             }
         }
     }

@@ -17,12 +17,10 @@ use super::super::{
     epilogue::{End, TileEnd, finish},
     layout,
 };
-use super::{
-    lanes256::Lanes256,
-    tail_word,
-    ymm_tiles::{self, MR, NR},
-};
+use super::{lanes256::Lanes256, tail_word};
 
+const MR: usize = 6;
+const NR: usize = 16;
 const KR: usize = 4;
 
 pulp::simd_type! {
@@ -107,13 +105,33 @@ unsafe impl MicroKernel for AvxVnniTiles {
 
     #[inline(always)]
     fn next_panels(remaining: usize, rows: usize) -> usize {
-        ymm_tiles::next_panels(remaining, rows)
+        match rows {
+            1 => balanced(remaining, 4),
+            2 => balanced(remaining, 3),
+            3 => balanced(remaining, 2),
+            _ => 1,
+        }
     }
 
     #[inline(always)]
     unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
-        unsafe { ymm_tiles::dispatch!(tile, rows, panels, (input, end)) }
+        unsafe {
+            match (rows, panels) {
+                (1, 1) => tile::<E, 1, 2>(input, end),
+                (1, 2) => tile::<E, 1, 4>(input, end),
+                (1, 3) => tile::<E, 1, 6>(input, end),
+                (1, _) => tile::<E, 1, 8>(input, end),
+                (2, 1) => tile::<E, 2, 2>(input, end),
+                (2, 2) => tile::<E, 2, 4>(input, end),
+                (2, _) => tile::<E, 2, 6>(input, end),
+                (3, 1) => tile::<E, 3, 2>(input, end),
+                (3, _) => tile::<E, 3, 4>(input, end),
+                (4, _) => tile::<E, 4, 2>(input, end),
+                (5, _) => tile::<E, 5, 2>(input, end),
+                (_, _) => tile::<E, 6, 2>(input, end),
+            }
+        }
     }
 }
 

@@ -246,6 +246,7 @@ impl<'a> PackedRhs<'a> {
         self.parts.end
     }
 
+    #[cfg_attr(not(feature = "alloc"), allow(clippy::infallible_destructuring_match))]
     fn data(&self) -> &[u8] {
         let bytes = match &self.buffer {
             Buffer::Borrowed(bytes) => bytes,

@@ -1,0 +1,145 @@
+//! Debian's own Rust toolchain, which has the cross targets that a stable rustup toolchain lacks: installing it, and
+//! commands that use it and no other.
+
+use std::{
+    env,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+
+use crate::run::{Log, Workspace, remove_env};
+
+/// The compiler of Debian's security suite, its standard library as source, and the emulator.
+const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "qemu-user-static"];
+/// What an x86-64 machine needs besides, to build for aarch64 Linux.
+const CROSS_PACKAGES: &[&str] =
+    &["libstd-rust-web-dev:arm64", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
+
+/// Index downloads fail now and then while a mirror is being updated.
+const ATTEMPTS: u64 = 5;
+
+pub const AARCH64: &str = "aarch64-unknown-linux-gnu";
+
+/// Installs the packages that are missing, or says what to install.
+pub fn install(workspace: &Workspace, log: &Log) -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !(is_root() && Path::new("/usr/bin/apt-get").exists()) {
+        bail!("this needs Debian 12, and as root:\n{}", by_hand(&missing));
+    }
+    if missing.iter().any(|package| package.ends_with(":arm64")) {
+        log.check(workspace.command("dpkg").args(["--add-architecture", "arm64"]))?;
+    }
+    for attempt in 1..=ATTEMPTS {
+        // The install decides: an index that failed to download need not be one of those it takes.
+        log.run(apt_get(workspace).arg("update"))?;
+        if log.run(apt_get(workspace).args(INSTALL).args(&missing))?.success {
+            return Ok(());
+        }
+        if attempt < ATTEMPTS {
+            thread::sleep(Duration::from_secs(15 * attempt));
+        }
+    }
+    bail!("apt-get failed {ATTEMPTS} times; by hand, on Debian 12:\n{}", by_hand(&missing))
+}
+
+/// `--no-remove`: a machine's own packages are not ours to exchange.
+const INSTALL: &[&str] = &["install", "--yes", "--no-install-recommends", "--no-remove"];
+
+fn apt_get(workspace: &Workspace) -> Command {
+    let mut command = workspace.command("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "Acquire::Retries=3"]);
+    command
+}
+
+fn by_hand(packages: &[&str]) -> String {
+    let arm64 = if is_cross() { "dpkg --add-architecture arm64 && " } else { "" };
+    format!("{arm64}apt-get update && apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+fn is_cross() -> bool {
+    !cfg!(target_arch = "aarch64")
+}
+
+fn missing() -> Vec<&'static str> {
+    let cross = if is_cross() { CROSS_PACKAGES } else { &["gcc", "libc6-dev"] };
+    PACKAGES.iter().chain(cross).copied().filter(|package| !is_installed(package)).collect()
+}
+
+fn is_installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["--show", "--showformat=${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output()
+        .is_ok_and(|output| output.stdout == b"installed")
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// Debian's cargo for a target, with a directory of its own below `target/`.
+pub fn cargo(workspace: &Workspace, subcommand: &str, target: &str) -> Command {
+    let mut command = toolchain(workspace, "/usr/bin/cargo");
+    command.arg(subcommand);
+    for_target(command, workspace, target)
+}
+
+/// Debian's clippy for a target. Started by its path: `cargo clippy` would look into rustup's directory first.
+pub fn clippy(workspace: &Workspace, target: &str) -> Command {
+    let mut command = toolchain(workspace, "/usr/bin/cargo-clippy");
+    command.arg("clippy");
+    for_target(command, workspace, target)
+}
+
+/// Debian's cargo, building the standard library's `crates` from source: for targets whose library no package has.
+pub fn cargo_build_std(workspace: &Workspace, target: &str, crates: &str) -> Command {
+    let mut command = cargo(workspace, "build", target);
+    // The flag is unstable. The crate itself is also built by the stable compiler, so it uses nothing unstable.
+    command.env("RUSTC_BOOTSTRAP", "1").args(["-Z", &format!("build-std={crates}")]);
+    command
+}
+
+/// Runs the target's programs as the given CPU model.
+pub fn emulate<'a>(command: &'a mut Command, cpu: &str) -> &'a mut Command {
+    command
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", format!("qemu-aarch64-static -cpu {cpu}"))
+        // For programs that a test starts, where the kernel runs foreign binaries by itself.
+        .env("QEMU_CPU", cpu)
+}
+
+/// A program of Debian's toolchain: everything that would lead it to another compiler, or to the flags of one, goes.
+fn toolchain(workspace: &Workspace, program: &str) -> Command {
+    let mut command = workspace.command(program);
+    remove_env(&mut command, &["RUST", "CARGO_BUILD_", "CARGO_ENCODED_", "CARGO_TARGET_"]);
+    // What the tests read comes back.
+    for name in ["RUST_BACKTRACE", "RUST_TEST_THREADS"] {
+        if let Some(value) = env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+        .env_remove("LD_LIBRARY_PATH")
+        .env("CARGO", "/usr/bin/cargo")
+        .env("RUSTC", "/usr/bin/rustc")
+        .env("RUSTDOC", "/usr/bin/rustdoc");
+    command
+}
+
+fn for_target(mut command: Command, workspace: &Workspace, target: &str) -> Command {
+    // Static: under QEMU 7.2 a dynamically linked program hangs as soon as it makes a thread.
+    // Warnings are errors here too: no other toolchain of the run sees this target's code.
+    command
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-D warnings -C target-feature=+crt-static");
+    if is_cross() {
+        command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
+    }
+    command.args(["--target", target]).arg("--target-dir").arg(workspace.target.join("debian"));
+    command
+}

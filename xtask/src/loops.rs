@@ -1,0 +1,140 @@
+//! Reading the disassembly of the loops that multiply: a sum that is stored to the stack and loaded again in every turn
+//! costs half the speed, and a new compiler can bring that about without a word.
+
+use std::{collections::HashMap, fmt::Write, path::Path, process::Command};
+
+use anyhow::{Result, ensure};
+
+use crate::run::Log;
+
+/// How one target's disassembly reads.
+pub struct Target {
+    pub objdump: &'static str,
+    /// Instructions that multiply 8- or 16-bit values.
+    multiplies: &'static [&'static str],
+    branches: fn(&str) -> bool,
+    spills: fn(&str) -> bool,
+}
+
+/// x86-64, AT&T syntax: a vector register stored relative to the stack or frame pointer.
+pub const X86_64: Target = Target {
+    objdump: "objdump",
+    multiplies: &["vpmaddwd", "vpdpbusd"],
+    branches: |text| text.starts_with('j'),
+    spills: |text| {
+        let store = text.starts_with("vmov") && text.contains("mm") && text.ends_with(')');
+        store && (text.contains("(%rsp") || text.contains("(%rbp"))
+    },
+};
+
+/// 64-bit ARM.
+pub const AARCH64: Target = Target {
+    objdump: "aarch64-linux-gnu-objdump",
+    multiplies: &["smlsl2", "sdot", "smmla"],
+    branches: |text| {
+        ["b.", "b\t", "cbz", "cbnz", "tbz", "tbnz"].iter().any(|branch| text.starts_with(branch))
+    },
+    spills: |text| text.starts_with("st") && (text.contains("[sp") || text.contains("[x29")),
+};
+
+struct Instruction<'a> {
+    address: u64,
+    text: &'a str,
+    function: &'a str,
+}
+
+/// The archive has loops that multiply, and none of them stores to the stack. The log lists them.
+pub fn no_spills(log: &Log, archive: &Path, target: &Target) -> Result<()> {
+    let mut objdump = Command::new(target.objdump);
+    objdump.args(["--disassemble", "--demangle", "--no-show-raw-insn"]).arg(archive);
+    let text = log.check(&mut objdump)?;
+    let (mut loops, mut spilling) = (0, String::new());
+    for function in functions(&text) {
+        for body in inner_loops(&function, target) {
+            let multiplies = body.iter().filter(|i| is_multiply(i.text, target)).count();
+            if multiplies == 0 {
+                continue;
+            }
+            loops += 1;
+            let spills = body.iter().filter(|i| (target.spills)(i.text)).count();
+            if spills > 0 {
+                let (count, name) = (body.len(), body[0].function);
+                writeln!(spilling, "{spills} of {count} instructions spill ({multiplies} multiply): {name}")?;
+            }
+        }
+    }
+    ensure!(loops > 0, "no loop that multiplies was found in {}", archive.display());
+    ensure!(spilling.is_empty(), "loops with spills:\n{spilling}");
+    Ok(())
+}
+
+fn is_multiply(text: &str, target: &Target) -> bool {
+    target.multiplies.iter().any(|m| text.split_whitespace().next().is_some_and(|name| name == *m))
+}
+
+/// The instructions of each function.
+fn functions(text: &str) -> Vec<Vec<Instruction<'_>>> {
+    let mut all = Vec::new();
+    let mut current: Vec<Instruction> = Vec::new();
+    let mut function = "";
+    for line in text.lines() {
+        if let Some(name) = line.strip_suffix(">:").and_then(|l| l.split_once(" <")) {
+            all.push(std::mem::take(&mut current));
+            function = name.1;
+        } else if let Some((address, text)) = line.trim_start().split_once(":\t")
+            && let Ok(address) = u64::from_str_radix(address, 16)
+        {
+            current.push(Instruction { address, text: text.trim(), function });
+        }
+    }
+    all.push(current);
+    all
+}
+
+/// Bodies that end in a branch back to their start and hold no other branch.
+fn inner_loops<'a>(function: &'a [Instruction<'a>], target: &Target) -> Vec<&'a [Instruction<'a>]> {
+    let index: HashMap<u64, usize> = function.iter().enumerate().map(|(i, ins)| (ins.address, i)).collect();
+    let mut loops = Vec::new();
+    for (end, instruction) in function.iter().enumerate() {
+        if !(target.branches)(instruction.text) {
+            continue;
+        }
+        let destination =
+            instruction.text.split(['\t', ' ', ',']).find_map(|word| u64::from_str_radix(word, 16).ok());
+        if let Some(&start) = destination.and_then(|address| index.get(&address))
+            && start < end
+            && !function[start..end].iter().any(|i| (target.branches)(i.text))
+        {
+            loops.push(&function[start..=end]);
+        }
+    }
+    loops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A loop as objdump prints it; `store` stands inside.
+    fn disassembly(store: &str) -> String {
+        format!(
+            "0000000000000010 <kernel::tile>:\n  10:\txor    %eax,%eax\n  12:\tvpmaddwd %ymm1,%ymm2,%ymm3\n  \
+             16:\t{store}\n  1a:\tdec    %rax\n  1d:\tjne    12 <kernel::tile+0x2>\n  20:\tret\n"
+        )
+    }
+
+    fn spills(text: &str) -> Vec<usize> {
+        let functions = functions(text);
+        let loops = functions.iter().flat_map(|function| inner_loops(function, &X86_64));
+        loops.map(|body| body.iter().filter(|i| (X86_64.spills)(i.text)).count()).collect()
+    }
+
+    #[test]
+    fn a_spill_is_found_and_an_output_is_none() {
+        assert_eq!(spills(&disassembly("vmovdqa %ymm3,0x40(%rsp)")), [1]);
+        assert_eq!(spills(&disassembly("vmovdqu %ymm3,0x40(%rdi)")), [0]);
+        assert_eq!(spills(&disassembly("vmovdqa 0x40(%rsp),%ymm3")), [0]);
+        // A branch inside makes it an outer loop, which is not looked at.
+        assert_eq!(spills(&disassembly("jne    20 <kernel::tile+0x10>")), []);
+    }
+}

@@ -1,0 +1,234 @@
+//! The stages of `cargo xtask test`, in the order they run.
+
+use std::{fs, process::Command};
+
+use anyhow::{Result, ensure};
+use i8gemm::Kernel;
+
+use super::Stage;
+use crate::{
+    debian, loops,
+    run::{Log, Workspace},
+};
+
+/// The environment variable that pins a kernel, and the test that fails unless the pinned kernel runs.
+const PIN: &str = "I8GEMM_KERNEL";
+const PIN_TEST: &str = "pinned_kernel_is_available";
+
+const PACKAGE: &[&str] = &["-p", "i8gemm", "--all-features"];
+const TARGETS: &[&str] = &["--lib", "--tests", "--examples"];
+
+/// Features of the two builds without `std`.
+const NO_STD: [(&str, &[&str]); 2] =
+    [("alloc", &["--no-default-features", "--features", "alloc"]), ("core", &["--no-default-features"])];
+
+/// Microcontrollers: Cortex-M4F/M7, and Cortex-M0 without atomic read-modify-write.
+const MICROCONTROLLERS: [&str; 2] = ["thumbv7em-none-eabihf", "thumbv6m-none-eabi"];
+
+/// The emulated CPUs, and the kernels that each of them has. Written down rather than asked for, so that a feature
+/// which detection misses is a failed pin.
+const AARCH64_CPUS: [(&str, &[&str]); 3] = [
+    ("cortex-a53", &["neon", "portable"]),
+    ("cortex-a76", &["neon_dotprod", "neon", "portable"]),
+    ("max", &["neon_i8mm", "neon_dotprod", "neon", "portable"]),
+];
+
+/// Every stage; without those that need Debian's toolchain if `quick`.
+pub fn all(quick: bool) -> Vec<Stage> {
+    let mut stages = lints();
+    stages.extend(native());
+    stages.push(wrong_pin());
+    stages.extend(docs());
+    stages.extend(no_std());
+    stages.extend(spills_native());
+    if !quick {
+        stages.push(Stage::new("debian", "Debian's toolchain and QEMU", |w, log| debian::install(w, log)));
+        stages.extend(emulated_x86());
+        stages.extend(microcontrollers());
+        stages.extend(aarch64());
+    }
+    stages
+}
+
+/// The kernels of this architecture that neither this CPU nor an emulated one tries, in words.
+pub fn lacking(stages: &[Stage]) -> Option<String> {
+    let names: Vec<_> = Kernel::all()
+        .filter(|kernel| !kernel.is_available())
+        .map(|kernel| kernel.name())
+        .filter(|name| stages.iter().all(|stage| stage.kernel != *name))
+        .collect();
+    (!names.is_empty()).then(|| format!("Not run, for this CPU lacks them: {}", names.join(", ")))
+}
+
+/// A stage that is one command of this machine's cargo.
+fn cargo(id: &str, name: &str, args: &[&'static str]) -> Stage {
+    let args = args.to_vec();
+    Stage::new(id, name, move |w, log| log.check(w.cargo().args(&args)).map(drop))
+}
+
+fn lints() -> Vec<Stage> {
+    let all = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    let core = ["clippy", "-p", "i8gemm", "--lib", "--no-default-features", "--", "-D", "warnings"];
+    vec![
+        cargo("format", "formatting", &["fmt", "--all", "--check"]),
+        cargo("clippy", "clippy", &all),
+        cargo("clippy-core", "clippy, no default features", &core),
+    ]
+}
+
+/// The tests on this machine: with each kernel that it has, and with the one that the crate chooses.
+fn native() -> Vec<Stage> {
+    let build = |w: &Workspace, log: &mut Log| {
+        log.check(w.cargo().arg("test").args(PACKAGE).args(TARGETS).arg("--no-run")).map(drop)
+    };
+    let cpu = cpu_name();
+    let mut stages = vec![
+        Stage::new("xtask", "tests of xtask", |w, log| {
+            // In the profile this program was built in, so that its dependencies are there already.
+            log.check_tests(w.cargo().args(["test", "-p", "xtask", "--profile", "dev"])).map(drop)
+        }),
+        Stage::new("build", "build the tests", build),
+    ];
+    let kernels = Kernel::all().filter(|kernel| kernel.is_available()).map(|kernel| Some(kernel.name()));
+    stages.extend(kernels.chain([None]).map(|kernel| {
+        let name = kernel.unwrap_or("unpinned");
+        Stage::new(format!("native-{name}"), "native tests", move |w, log| {
+            run_pinned(log, w.cargo().arg("test").args(PACKAGE).args(TARGETS), kernel)
+        })
+        .on(name, &cpu)
+        .needs("build")
+    }));
+    stages
+}
+
+/// Runs `cargo test ..` with a kernel pinned. The tests must have seen the pin: passing without it shows nothing.
+fn run_pinned(log: &mut Log, command: &mut Command, kernel: Option<&str>) -> Result<()> {
+    if let Some(kernel) = kernel {
+        command.env(PIN, kernel);
+    }
+    let output = log.check_tests(command.arg("--no-fail-fast"))?;
+    ensure!(output.contains(&format!("test {PIN_TEST} ... ok")), "the test {PIN_TEST} did not run");
+    Ok(())
+}
+
+/// A kernel of another architecture, pinned: an error that names the variable, never another kernel.
+fn wrong_pin() -> Stage {
+    let kernel = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon_dotprod" };
+    let action = move |w: &Workspace, log: &mut Log| {
+        let mut command = w.cargo();
+        command.env(PIN, kernel).arg("test").args(PACKAGE).args(TARGETS).args(["--no-fail-fast", PIN_TEST]);
+        let output = log.run(&mut command)?;
+        ensure!(!output.success, "a pin to {kernel} was accepted");
+        ensure!(output.text.contains(&format!("test {PIN_TEST} ... FAILED")), "{PIN_TEST} did not run");
+        ensure!(output.text.contains(PIN), "the error does not name {PIN}");
+        Ok(())
+    };
+    Stage::new("wrong-pin", "a pin that must fail", action).on(kernel, cpu_name()).needs("build")
+}
+
+fn docs() -> Vec<Stage> {
+    vec![
+        Stage::new("doctests", "doc tests", |w, log| {
+            log.check_tests(w.cargo().arg("test").args(PACKAGE).arg("--doc")).map(drop)
+        }),
+        Stage::new("rustdoc", "rustdoc", |w, log| {
+            let mut command = w.cargo();
+            command.env("RUSTDOCFLAGS", "-D warnings").arg("doc").args(PACKAGE).arg("--no-deps");
+            log.check(&mut command).map(drop)
+        }),
+    ]
+}
+
+/// Builds without `std` for this machine.
+fn no_std() -> impl Iterator<Item = Stage> {
+    NO_STD.into_iter().map(|(name, features)| {
+        Stage::new(format!("no-std-{name}"), format!("no_std build, {name}"), move |w, log| {
+            log.check(w.cargo().args(["build", "-p", "i8gemm", "--lib"]).args(features)).map(drop)
+        })
+    })
+}
+
+/// The library in release mode, as users build it: the loops that multiply keep their sums in registers.
+fn spills_native() -> Option<Stage> {
+    let action = |w: &Workspace, log: &mut Log| {
+        log.check(w.cargo().args(["build", "-p", "i8gemm", "--release", "--lib"]))?;
+        loops::no_spills(log, &w.target.join("release/libi8gemm.rlib"), &loops::X86_64)
+    };
+    cfg!(target_arch = "x86_64").then(|| Stage::new("spills", "no spills in the loops", action))
+}
+
+/// As [`spills_native`], for aarch64.
+fn spills_aarch64() -> Stage {
+    let action = |w: &Workspace, log: &mut Log| {
+        log.check(debian::cargo(w, "build", debian::AARCH64).args(["-p", "i8gemm", "--release", "--lib"]))?;
+        let archive = w.target.join("debian").join(debian::AARCH64).join("release/libi8gemm.rlib");
+        loops::no_spills(log, &archive, &loops::AARCH64)
+    };
+    Stage::new("aarch64-spills", "no spills in the loops, aarch64", action).needs("debian")
+}
+
+/// Builds without `std` for machines that have none: here a forgotten `std` fails.
+fn microcontrollers() -> impl Iterator<Item = Stage> {
+    let build = |target: &'static str, (name, features): (&'static str, &'static [&'static str])| {
+        Stage::new(format!("{target}-{name}"), format!("no_std build, {name}, {target}"), move |w, log| {
+            let crates = if name == "alloc" { "core,alloc" } else { "core" };
+            let mut command = debian::cargo_build_std(w, target, crates);
+            log.check(command.args(["-p", "i8gemm", "--lib"]).args(features)).map(drop)
+        })
+        .needs("debian")
+    };
+    MICROCONTROLLERS.into_iter().flat_map(move |target| NO_STD.map(|features| build(target, features)))
+}
+
+/// The tests for aarch64, built once and run on each emulated CPU with each kernel that it has.
+fn aarch64() -> Vec<Stage> {
+    let lint = |w: &Workspace, log: &mut Log| {
+        let mut command = debian::clippy(w, debian::AARCH64);
+        log.check(command.args(PACKAGE).args(TARGETS).args(["--", "-D", "warnings"])).map(drop)
+    };
+    let mut stages = vec![
+        Stage::new("aarch64-clippy", "clippy, aarch64", lint).needs("debian"),
+        Stage::new("aarch64-build", "build the tests, aarch64", |w, log| {
+            log.check(aarch64_tests(w).arg("--no-run")).map(drop)
+        })
+        .needs("debian"),
+        spills_aarch64(),
+    ];
+    for (cpu, kernels) in AARCH64_CPUS {
+        stages.extend(kernels.iter().map(|kernel| aarch64_run(cpu, kernel)));
+    }
+    stages
+}
+
+fn aarch64_tests(workspace: &Workspace) -> Command {
+    let mut command = debian::cargo(workspace, "test", debian::AARCH64);
+    command.args(PACKAGE).args(TARGETS);
+    command
+}
+
+fn aarch64_run(cpu: &'static str, kernel: &'static str) -> Stage {
+    Stage::new(format!("aarch64-{cpu}-{kernel}"), "aarch64 tests under QEMU", move |w, log| {
+        let mut command = aarch64_tests(w);
+        // An emulated CPU is some ten times slower: fewer random cases. The fixed ones all run.
+        debian::emulate(&mut command, cpu).env("QUICKCHECK_TESTS", "20");
+        run_pinned(log, &mut command, Some(kernel))
+    })
+    .on(kernel, cpu)
+    .needs("aarch64-build")
+}
+
+/// Kernels that this x86 CPU lacks, on an emulated one: none yet.
+///
+/// To add one: return a stage per kernel of `Kernel::all()` that is not `is_available()`, made like [`aarch64_run`]
+/// (a runner variable for the host's target, `run_pinned`, `.on(kernel, cpu)`, `.needs("debian")` if the emulator is
+/// one of [`debian`]'s packages). [`lacking`] then stops naming it.
+fn emulated_x86() -> Vec<Stage> {
+    Vec::new()
+}
+
+/// The model of this CPU, or at least its architecture.
+fn cpu_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
+}
