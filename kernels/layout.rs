@@ -179,3 +179,90 @@ pub(super) unsafe fn row_sums(src: &LhsRows, as_unsigned: bool, dst: *mut i32) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kernel;
+    use quickcheck::quickcheck;
+
+    /// The slow packer: what `Kernel::pack_lhs` must make of rows, byte by byte from the index formulas in the headers of the
+    /// kernels' files. Bytes that no formula names keep what `dst` held.
+    fn slow_pack(
+        kernel: &super::super::Kernel,
+        row: &dyn Fn(usize, usize) -> u8,
+        src: &LhsRows,
+        dst: &mut [u8],
+    ) {
+        let flip_to = |unsigned: bool| if unsigned == src.unsigned { 0u8 } else { 0x80 };
+        let stride = (kernel.lhs_stride)(src.k);
+        let depth = padded(src.k, kernel.kr);
+        match kernel.name {
+            "portable" | "avx_vnni" | "avx512_vnni" => {
+                for i in 0..src.rows {
+                    for k in 0..src.k {
+                        dst[i * stride + k] = row(i, k) ^ flip_to(kernel.name != "portable");
+                    }
+                }
+            }
+            "avx2" => {
+                for i in 0..src.rows {
+                    for k in 0..depth {
+                        let byte = if k < src.k { row(i, k) } else { 0 };
+                        let wide = if src.unsigned { i16::from(byte) } else { i16::from(byte as i8) };
+                        dst[i * stride + 2 * k..][..2].copy_from_slice(&wide.to_le_bytes());
+                    }
+                }
+            }
+            "neon" | "neon_dotprod" | "neon_i8mm" => {
+                let heights: &[usize] = if kernel.name == "neon" { &[] } else { &[12, 8, 4, 2, 1] };
+                let mut first = 0;
+                while first < src.rows {
+                    let remaining = src.rows - first;
+                    let fewest = remaining.div_ceil(remaining.div_ceil(kernel.mr));
+                    let height = heights.iter().copied().find(|&h| h <= remaining).unwrap_or(fewest);
+                    for i in 0..height {
+                        for k in 0..depth {
+                            let value = if k < src.k { row(first + i, k) ^ flip_to(false) } else { 0 };
+                            let late = kernel.name == "neon" && k % 16 >= 8;
+                            let at = (k / kernel.kr) * kernel.kr * height + i * kernel.kr + k % kernel.kr;
+                            dst[first * stride + at] = if late { !value } else { value };
+                        }
+                    }
+                    first += height;
+                }
+            }
+            name => panic!("{name} has no slow packer"),
+        }
+    }
+
+    quickcheck! {
+        fn fast_packing_of_lhs_is_the_formula(bytes: Vec<u8>, rows: u8, k: u8, unsigned: bool) -> bool {
+            let (rows, k) = (rows as usize % 40, k as usize % 90);
+            let row_stride = k + 3;
+            let byte = |i: usize| bytes.get(i % bytes.len().max(1)).copied().unwrap_or(9).wrapping_mul((i as u8) | 1);
+            let data: Vec<u8> = (0..rows * row_stride).map(byte).collect();
+            let src = LhsRows { ptr: data.as_ptr(), row_stride, rows, k, unsigned };
+            let value = |i: usize, k: usize| data[i * row_stride + k];
+            for kernel in Kernel::available().map(|kernel| kernel.0) {
+                let mut slow = vec![0xAA; rows * (kernel.lhs_stride)(k)];
+                let mut fast = slow.clone();
+                slow_pack(kernel, &value, &src, &mut slow);
+                // SAFETY: the rows lie in `data`, `fast` has room for them, and the kernel is available.
+                unsafe { (kernel.pack_lhs)(&src, fast.as_mut_ptr()) };
+                assert_eq!(fast, slow, "{}: {rows} x {k}", kernel.name);
+
+                // Sums of the values as the kernel sees them.
+                let shift = kernel.lhs.shift(unsigned);
+                let widen = |byte: u8| if unsigned { i32::from(byte) } else { i32::from(byte as i8) };
+                let expected: Vec<i32> =
+                    (0..rows).map(|i| (0..k).map(|k| widen(value(i, k)) + shift).sum()).collect();
+                let mut sums = vec![0; rows];
+                // SAFETY: as above; there is room for a sum of each row.
+                unsafe { (kernel.row_sums)(&src, sums.as_mut_ptr()) };
+                assert_eq!(sums, expected, "{}: {rows} x {k}", kernel.name);
+            }
+            true
+        }
+    }
+}

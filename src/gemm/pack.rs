@@ -327,3 +327,59 @@ fn fill_shape<T: Operand, const NR: usize, const KR: usize>(rhs: &Rhs<T>, parts:
         }
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::kernels;
+    use quickcheck::quickcheck;
+
+    /// The slow packer: every byte by the formula of `kernels/mod.rs`, every constant by its definition.
+    fn check<T: Operand>(kernel: Kernel, rhs: &Rhs<T>) {
+        let (k, n) = (rhs.matrix.rows(), rhs.matrix.cols());
+        let kernels::Kernel { nr, kr, offset, .. } = *kernel.0;
+        let depth = layout::padded(k, kr);
+        let shift = rhs_shift::<T>();
+        let value = |i: usize, j: usize| rhs.matrix.get(i, j).map_or(0, |w| w.widen() + shift);
+        let mut panels = vec![0i8; depth * n.next_multiple_of(nr)];
+        for i in 0..k {
+            for j in 0..n {
+                let at = (j / nr) * (depth / kr) * nr * kr + (i / kr) * nr * kr + (j % nr) * kr + i % kr;
+                panels[at] = i8::try_from(value(i, j)).unwrap();
+            }
+        }
+        let packed = PackedRhs::pack_for(kernel, *rhs).unwrap();
+        assert_eq!(packed.panels(), panels, "{kernel}: {k} x {n}");
+        for j in 0..n {
+            let zero = rhs.zero_points.at(j) + shift;
+            let sum = |first: usize| (0..k).filter(|i| i % kr >= first).map(|i| value(i, j)).sum::<i32>();
+            assert_eq!(packed.zero_factor()[j], k as i32 * zero - sum(0), "{kernel}: column {j}");
+            assert_eq!(packed.rhs_zero().map_or(0, |zeros| zeros[j]), zero, "{kernel}: column {j}");
+            let expected = if offset == SumOffset::SecondHalves { -sum(kr / 2) } else { 0 };
+            assert_eq!(packed.sum_offset().map_or(0, |offsets| offsets[j]), expected, "{kernel}: column {j}");
+        }
+    }
+
+    quickcheck! {
+        fn fast_packing_is_the_formula(bytes: Vec<u8>, k: u8, n: u8, zeros: Vec<u8>) -> bool {
+            let (k, n) = (k as usize % 50, n as usize % 70);
+            let byte = |i: usize| bytes.get(i % bytes.len().max(1)).copied().unwrap_or(7).wrapping_add(i as u8);
+            let data: Vec<u8> = (0..2 * k * n + 2 * k + n).map(byte).collect();
+            let signed: &[i8] = bytemuck::cast_slice(&data);
+            let zeros: Vec<i32> = (0..n).map(|j| zeros.get(j).copied().unwrap_or(128).into()).collect();
+            let signed_zeros: Vec<i32> = zeros.iter().map(|z| z - 128).collect();
+            // K x N, N x K, and a view without a unit stride.
+            for (row, col) in [(n, 1), (1, k), (2 * n + 1, 2)] {
+                let unsigned = Rhs::new(MatRef::new(&data, k, n, row, col).unwrap());
+                let signed = Rhs::new(MatRef::new(signed, k, n, row, col).unwrap());
+                for kernel in Kernel::available() {
+                    check(kernel, &unsigned.zero_points(&zeros));
+                    check(kernel, &unsigned.zero_point(128));
+                    check(kernel, &signed.zero_points(&signed_zeros));
+                    check(kernel, &signed);
+                }
+            }
+            true
+        }
+    }
+}

@@ -217,13 +217,31 @@ fn aarch64_run(cpu: &'static str, kernel: &'static str) -> Stage {
     .needs("aarch64-build")
 }
 
-/// Kernels that this x86 CPU lacks, on an emulated one: none yet.
+/// Kernels that this x86 CPU lacks, with their instruction executed in software: `avx_vnni` on a CPU that has AVX2.
 ///
-/// To add one: return a stage per kernel of `Kernel::all()` that is not `is_available()`, made like [`aarch64_run`]
-/// (a runner variable for the host's target, `run_pinned`, `.on(kernel, cpu)`, `.needs("debian")` if the emulator is
-/// one of [`debian`]'s packages). [`lacking`] then stops naming it.
-fn emulated_x86() -> Vec<Stage> {
-    Vec::new()
+/// The tests are built for a CPU that has the feature, so that detection says yes, and run with a library that catches the
+/// illegal instruction. `avx512_vnni` is not among them: there all of AVX-512 would have to be caught; [`lacking`] names it.
+fn emulated_x86() -> Option<Stage> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let has = |name| Kernel::all().any(|kernel| kernel.name() == name && kernel.is_available());
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) || has("avx_vnni") || !has("avx2") {
+        return None;
+    }
+    let action = |w: &Workspace, log: &mut Log| {
+        log.check(w.cargo().args(["build", "-p", "emulate-vnni", "--release"]))?;
+        let library = w.target.join("release/libemulate_vnni.so");
+        let mut command = w.cargo();
+        command.arg("test").args(PACKAGE).args(TARGETS).args(["--target", TARGET, "--target-dir"]);
+        command.arg(w.target.join("vnni")).env("RUSTFLAGS", "-C target-feature=+avxvnni");
+        command.env(
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
+            format!("env LD_PRELOAD={}", library.display()),
+        );
+        // A trap for each instruction is slow: fewer random cases. The fixed ones all run.
+        command.env("QUICKCHECK_TESTS", "5").env("CARGO_PROFILE_TEST_DEBUG", "0");
+        run_pinned(log, &mut command, Some("avx_vnni"))
+    };
+    Some(Stage::new("emulated-avx_vnni", "tests, vpdpbusd in software", action).on("avx_vnni", cpu_name()))
 }
 
 /// The model of this CPU, or at least its architecture.
