@@ -117,49 +117,6 @@ pub(super) unsafe fn copy_rows(src: &LhsRows, flip: u8, stride: usize, dst: *mut
     }
 }
 
-/// Packs rows into panels of `next_rows(remaining)` rows, steps of `KR` values of each row after one another: of a panel of
-/// `h` rows, `value(i, k)` at `(k / KR) * KR * h + i * KR + k % KR`. Values are `src ^ flip`, zero beyond K, and each step
-/// passes through `finish`.
-///
-/// # Safety
-/// As [`super::Kernel::pack_lhs`].
-#[inline(always)]
-#[cfg_attr(not(i8gemm_aarch64), allow(dead_code, reason = "kernels of this target read rows"))]
-pub(super) unsafe fn pack_row_panels<const KR: usize>(
-    src: &LhsRows,
-    flip: u8,
-    next_rows: impl Fn(usize) -> usize,
-    finish: impl Fn([u8; KR]) -> [u8; KR],
-    mut dst: *mut u8,
-) {
-    let (whole, tail) = (src.k / KR, src.k % KR);
-    let mut row = 0;
-    while row < src.rows {
-        let height = next_rows(src.rows - row);
-        for i in 0..height {
-            // SAFETY: row `row + i` is readable for k bytes; its steps lie `height * KR` bytes apart in the panel.
-            unsafe {
-                let from = src.ptr.add((row + i) * src.row_stride);
-                let to = dst.add(i * KR);
-                for step in 0..whole {
-                    let values = from.add(step * KR).cast::<[u8; KR]>().read().map(|byte| byte ^ flip);
-                    to.add(step * height * KR).cast::<[u8; KR]>().write(finish(values));
-                }
-                if tail > 0 {
-                    let mut values = [0; KR];
-                    for (t, value) in values[..tail].iter_mut().enumerate() {
-                        *value = *from.add(whole * KR + t) ^ flip;
-                    }
-                    to.add(whole * height * KR).cast::<[u8; KR]>().write(finish(values));
-                }
-            }
-        }
-        // SAFETY: the next panel follows this one.
-        dst = unsafe { dst.add(height * padded(src.k, KR)) };
-        row += height;
-    }
-}
-
 /// Sum of each row as values of the given signedness, after `src`'s own were brought to it.
 ///
 /// # Safety

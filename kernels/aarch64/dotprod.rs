@@ -2,7 +2,7 @@
 //!
 //! - Instruction: `sdot` by lane: 16 products of i8, added in fours to 4 i32.
 //! - Tile: 12 rows x 8 columns. Registers: 24 sums, 3 of `lhs` (4 rows each), 2 of `rhs`: 29 of 32. Fewer rows: 8, 4, 2, 1 on
-//!   the same layout of `rhs`.
+//!   the same layout of `rhs`; 2 and 1 take 2 and 4 steps with one load of `lhs`.
 //! - `lhs`: panels of `h` = 12 (8, 4, 2, 1) rows of i8, kr = 4: `value(i, k)` at `(k / 4) * 4 * h + i * 4 + k % 4`. `rhs`:
 //!   panels of 8 columns, kr = 4: `value(k, n)` at `(n / 8) * K4 * 8 + (k / 4) * 32 + (n % 8) * 4 + k % 4`.
 //! - Ceiling: 16 MAC an instruction: 16 MAC/cycle on A55, 32 on N1 and A76, 64 on V1, V2 and X1. 5 loads to 24 multiplies.
@@ -18,7 +18,7 @@ use super::{
         layout::{self, padded},
     },
     lanes128::Lanes128,
-    next_rows_of_12,
+    next_rows_of_12, pack_panels,
 };
 
 const MR: usize = 12;
@@ -54,9 +54,9 @@ pub(crate) static KERNEL: Kernel = Kernel {
 /// As [`Kernel::pack_lhs`].
 #[target_feature(enable = "neon")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
-    let flip = if src.unsigned { 0x80 } else { 0 };
+    let flip = vdupq_n_u8(if src.unsigned { 0x80 } else { 0 });
     // SAFETY: the caller's.
-    unsafe { layout::pack_row_panels::<KR>(src, flip, next_rows_of_12, |step| step, dst) }
+    unsafe { pack_panels::<KR, MR>(src, flip, next_rows_of_12, dst) }
 }
 
 /// # Safety
@@ -128,6 +128,24 @@ unsafe fn sdot<const LANE: i32>(mut sum: int32x4_t, b: int8x16_t, a: int8x16_t) 
     sum
 }
 
+/// [`sdot`] with a lane that is known once loops are unrolled.
+///
+/// # Safety
+/// The CPU has dot products.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn sdot_lane(sum: int32x4_t, b: int8x16_t, a: int8x16_t, lane: usize) -> int32x4_t {
+    // SAFETY: the caller's.
+    unsafe {
+        match lane {
+            0 => sdot::<0>(sum, b, a),
+            1 => sdot::<1>(sum, b, a),
+            2 => sdot::<2>(sum, b, a),
+            _ => sdot::<3>(sum, b, a),
+        }
+    }
+}
+
 /// `R` rows by one panel.
 ///
 /// # Safety
@@ -139,12 +157,31 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 2]; R];
         let (mut lhs, mut rhs): (*const i8, *const i8) = (input.lhs.cast(), input.rhs.cast());
-        for _ in 0..input.k.div_ceil(KR) {
+        let mut steps = input.k.div_ceil(KR);
+        if R < 4 {
+            // One load takes 4 steps of one row, or 2 of two.
+            let together = 4 / R;
+            for _ in 0..steps / together {
+                let a = vld1q_s8(lhs);
+                for step in 0..together {
+                    let panel = rhs.add(step * NR * KR);
+                    let b = [vld1q_s8(panel), vld1q_s8(panel.add(16))];
+                    for r in 0..R {
+                        sums[r][0] = sdot_lane(sums[r][0], b[0], a, step * R + r);
+                        sums[r][1] = sdot_lane(sums[r][1], b[1], a, step * R + r);
+                    }
+                }
+                lhs = lhs.add(16);
+                rhs = rhs.add(together * NR * KR);
+            }
+            steps %= together;
+        }
+        for _ in 0..steps {
             let b = [vld1q_s8(rhs), vld1q_s8(rhs.add(16))];
             for first in (0..R).step_by(4) {
                 let a = match R {
                     1 => vreinterpretq_s8_u32(vdupq_n_u32(lhs.cast::<u32>().read_unaligned())),
-                    2 => vcombine_s8(vld1_s8(lhs), vdup_n_s8(0)),
+                    2 => vreinterpretq_s8_u64(vdupq_n_u64(lhs.cast::<u64>().read_unaligned())),
                     _ => vld1q_s8(lhs.add(first * KR)),
                 };
                 for q in 0..2 {

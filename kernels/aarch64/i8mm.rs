@@ -2,7 +2,7 @@
 //!
 //! - Instruction: `smmla`: 2 rows x 8 by 8 x 2 columns of i8, added to a 2 x 2 block of i32: 32 MAC.
 //! - Tile: 12 rows x 8 columns as 6 x 4 blocks. Registers: 24 sums, 4 of `rhs`, 1 to 4 of `lhs`: 32. Fewer rows: 8, 4, 2, 1 on
-//!   the same layout of `rhs`.
+//!   the same layout of `rhs`; 1 row takes two steps as if they were two rows.
 //! - `lhs`: panels of `h` = 12 (8, 4, 2, 1) rows of i8, kr = 8: `value(i, k)` at `(k / 8) * 8 * h + i * 8 + k % 8`. `rhs`:
 //!   panels of 8 columns, kr = 8: `value(k, n)` at `(n / 8) * K8 * 8 + (k / 8) * 64 + (n % 8) * 8 + k % 8`.
 //! - Ceiling: 64 MAC/cycle on N2, 128 on V1 and V2. 10 loads to 24 multiplies.
@@ -18,7 +18,7 @@ use super::{
         layout::{self, padded},
     },
     lanes128::Lanes128,
-    next_rows_of_12,
+    next_rows_of_12, pack_panels,
 };
 
 const MR: usize = 12;
@@ -54,9 +54,9 @@ pub(crate) static KERNEL: Kernel = Kernel {
 /// As [`Kernel::pack_lhs`].
 #[target_feature(enable = "neon")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
-    let flip = if src.unsigned { 0x80 } else { 0 };
+    let flip = vdupq_n_u8(if src.unsigned { 0x80 } else { 0 });
     // SAFETY: the caller's.
-    unsafe { layout::pack_row_panels::<KR>(src, flip, next_rows_of_12, |step| step, dst) }
+    unsafe { pack_panels::<KR, MR>(src, flip, next_rows_of_12, dst) }
 }
 
 /// # Safety
@@ -98,7 +98,7 @@ unsafe impl MicroKernel for I8mmTiles {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => tile::<E, 1, 1>(input, end),
+                1 => one_row::<E>(input, end),
                 2 => tile::<E, 2, 1>(input, end),
                 4 => tile::<E, 4, 2>(input, end),
                 8 => tile::<E, 8, 4>(input, end),
@@ -128,7 +128,7 @@ unsafe fn smmla(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     sum
 }
 
-/// `R` rows, in `PAIRS` pairs (one row is a pair with itself), by one panel.
+/// `R` rows, in `PAIRS` pairs, by one panel.
 ///
 /// # Safety
 /// As [`MicroKernel::tile`].
@@ -142,12 +142,7 @@ unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(input: &TileInput, en
         for _ in 0..input.k.div_ceil(KR) {
             let b = [vld1q_s8(rhs), vld1q_s8(rhs.add(16)), vld1q_s8(rhs.add(32)), vld1q_s8(rhs.add(48))];
             for (pair, sums) in sums.iter_mut().enumerate() {
-                let a = if R == 1 {
-                    let row = vld1_s8(lhs);
-                    vcombine_s8(row, row)
-                } else {
-                    vld1q_s8(lhs.add(pair * 2 * KR))
-                };
+                let a = vld1q_s8(lhs.add(pair * 2 * KR));
                 for (sum, &b) in sums.iter_mut().zip(&b) {
                     *sum = smmla(*sum, a, b);
                 }
@@ -166,5 +161,46 @@ unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(input: &TileInput, en
             }
         }
         finish::<Lanes128, E, R, 2>(rows, end);
+    }
+}
+
+/// One row by one panel, two steps of the row in place of two rows: of the blocks of even steps the first half is wanted,
+/// of those of odd steps the second. The other halves hold products of values that do not belong together.
+///
+/// # Safety
+/// As [`MicroKernel::tile`].
+#[target_feature(enable = "neon,i8mm")]
+#[inline(never)]
+unsafe fn one_row<E: End>(input: &TileInput, end: &TileEnd) {
+    // SAFETY: the packed row and the panel are readable for whole steps, of which the row has 8 bytes.
+    unsafe {
+        let (mut even, mut odd) = ([vdupq_n_s32(0); 4], [vdupq_n_s32(0); 4]);
+        let (mut lhs, mut rhs): (*const i8, *const i8) = (input.lhs.cast(), input.rhs.cast());
+        let steps = input.k.div_ceil(KR);
+        for _ in 0..steps / 2 {
+            let a = vld1q_s8(lhs);
+            for j in 0..4 {
+                even[j] = smmla(even[j], a, vld1q_s8(rhs.add(j * 16)));
+            }
+            for j in 0..4 {
+                odd[j] = smmla(odd[j], a, vld1q_s8(rhs.add(NR * KR + j * 16)));
+            }
+            lhs = lhs.add(2 * KR);
+            rhs = rhs.add(2 * NR * KR);
+        }
+        if steps % 2 == 1 {
+            let a = vcombine_s8(vld1_s8(lhs), vdup_n_s8(0));
+            for j in 0..4 {
+                even[j] = smmla(even[j], a, vld1q_s8(rhs.add(j * 16)));
+            }
+        }
+        let half = |block: int32x4_t| vreinterpretq_s64_s32(block);
+        let mut row = [vdupq_n_s32(0); 2];
+        for (q, vector) in row.iter_mut().enumerate() {
+            let even = vzip1q_s64(half(even[2 * q]), half(even[2 * q + 1]));
+            let odd = vzip2q_s64(half(odd[2 * q]), half(odd[2 * q + 1]));
+            *vector = vaddq_s32(vreinterpretq_s32_s64(even), vreinterpretq_s32_s64(odd));
+        }
+        finish::<Lanes128, E, 1, 2>([row], end);
     }
 }

@@ -20,6 +20,7 @@ use super::{
         layout::{self, padded},
     },
     lanes128::Lanes128,
+    pack_panels,
 };
 
 const MR: usize = 4;
@@ -55,12 +56,9 @@ pub(crate) static KERNEL: Kernel = Kernel {
 #[target_feature(enable = "neon")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
     let flip = if src.unsigned { 0x80 } else { 0 };
-    let invert = |mut step: [u8; KR]| {
-        step[KR / 2..].iter_mut().for_each(|byte| *byte = !*byte);
-        step
-    };
+    let flip = vcombine_u8(vdup_n_u8(flip), vdup_n_u8(!flip));
     // SAFETY: the caller's.
-    unsafe { layout::pack_row_panels::<KR>(src, flip, |remaining| balanced(remaining, MR), invert, dst) }
+    unsafe { pack_panels::<KR, MR>(src, flip, |remaining| balanced(remaining, MR), dst) }
 }
 
 /// # Safety
