@@ -3,7 +3,7 @@
 //! - Instruction: `vpmaddwd` (16 products of i16, added in pairs to 8 i32) and `vpaddd`. Not `vpmaddubsw`, which is
 //!   twice as wide and saturates its pair sums at 16 bits.
 //! - Tile: 6 rows x 16 columns. Registers: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16. With fewer rows
-//!   the tile is wider (1x64, 2x32, 3x32): a broadcast then serves more columns. Latency asks for no more, because only
+//!   the tile is wider (1x64, 2x32; 3x32 would not fit the registers): a broadcast then serves more columns. Latency asks for no more, because only
 //!   the additions, of one cycle each, form chains.
 //! - `lhs`: rows widened to i16 (i8 and u8 keep their values), K padded with zero to even; a step broadcasts the 32 bits
 //!   of two values. `rhs`: panels of 16 columns of i8, kr = 2: `value(k, n)` at
@@ -129,7 +129,7 @@ unsafe impl MicroKernel for Avx2Tiles {
     fn next_panels(remaining: usize, rows: usize) -> usize {
         match rows {
             1 => balanced(remaining, 4),
-            2 | 3 => balanced(remaining, 2),
+            2 => balanced(remaining, 2),
             _ => 1,
         }
     }
@@ -171,8 +171,7 @@ unsafe impl MicroKernel for Avx2Tiles {
                     (1, _) => tile::<E, 1, 8, false>(input, end),
                     (2, 1) => tile::<E, 2, 2, false>(input, end),
                     (2, _) => tile::<E, 2, 4, false>(input, end),
-                    (3, 1) => tile::<E, 3, 2, false>(input, end),
-                    (3, _) => tile::<E, 3, 4, false>(input, end),
+                    (3, _) => tile::<E, 3, 2, false>(input, end),
                     (4, _) => tile::<E, 4, 2, false>(input, end),
                     (5, _) => tile::<E, 5, 2, false>(input, end),
                     (_, _) => tile::<E, 6, 2, false>(input, end),
