@@ -1,4 +1,5 @@
-//! The vector operations that epilogues need, so that each epilogue is written once for every instruction set.
+//! The vector operations that epilogues and the functions on slices need, so that each is written once for every
+//! instruction set.
 
 /// A vector of `LANES` i32 and one of as many f32.
 ///
@@ -21,16 +22,45 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn min_i(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn max_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I;
+    /// Shifts right by `N` in 1..=31, zeros from the left.
+    unsafe fn shift_right<const N: i32>(v: Self::I) -> Self::I;
+    /// Loads `LANES` bytes, each an u8 value.
+    unsafe fn load_bytes(p: *const u8) -> Self::I;
     /// Stores the low byte of each lane: `LANES` bytes.
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8);
+    /// Stores the low byte of each lane of four vectors: `4 * LANES` bytes.
+    #[inline(always)]
+    unsafe fn store_low_bytes_of_4(v: [Self::I; 4], p: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe {
+            Self::store_low_bytes(v[0], p);
+            Self::store_low_bytes(v[1], p.add(Self::LANES));
+            Self::store_low_bytes(v[2], p.add(2 * Self::LANES));
+            Self::store_low_bytes(v[3], p.add(3 * Self::LANES));
+        }
+    }
 
+    /// Asks for a cache line that will be read soon; any address will do.
+    unsafe fn prefetch(p: *const f32);
     unsafe fn load_f(p: *const f32) -> Self::F;
     unsafe fn store_f(v: Self::F, p: *mut f32);
     unsafe fn splat_f(x: f32) -> Self::F;
     unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F;
+    /// -1 where a >= b, 0 elsewhere and where either is NaN.
+    unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I;
+    /// 0 in place of NaN.
+    unsafe fn zero_nan(v: Self::F) -> Self::F;
+    /// The bit patterns.
+    unsafe fn bits(v: Self::F) -> Self::I;
+    /// The floats of these bit patterns.
+    unsafe fn from_bits(v: Self::I) -> Self::F;
     /// Rounds to nearest, ties to even.
     unsafe fn to_f(v: Self::I) -> Self::F;
     /// Rounds to nearest, ties to even; the argument lies in the range of i16.

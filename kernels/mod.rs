@@ -29,6 +29,7 @@ mod epilogue;
 mod lanes;
 pub(crate) mod layout;
 pub(crate) mod portable;
+pub(crate) mod slices;
 
 cfg_if::cfg_if! {
     if #[cfg(i8gemm_x86_64)] {
@@ -81,6 +82,8 @@ pub(crate) struct Kernel {
     pub row_sums: unsafe fn(src: &LhsRows, dst: *mut i32),
     /// Computes a job. Safety: see [`Job`]; the CPU has the kernel's features.
     pub multiply: unsafe fn(job: &Job),
+    /// Functions on slices of numbers, for the same CPUs.
+    pub slices: slices::Slices,
 }
 
 /// What a kernel reads as `lhs`.

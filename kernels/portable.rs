@@ -14,6 +14,7 @@ use super::{
     epilogue::{End, TileEnd, finish},
     lanes::Lanes,
     layout,
+    slices::slice_functions,
 };
 
 const MR: usize = 4;
@@ -34,6 +35,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
+    slices: slice_functions!(Scalar4),
 };
 
 /// # Safety
@@ -157,10 +159,29 @@ unsafe impl Lanes for Scalar4 {
         zip(a, b, Ord::max)
     }
     #[inline(always)]
+    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, |a, b| a & b)
+    }
+    #[inline(always)]
+    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I {
+        zip(a, b, |a, b| a ^ b)
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: i32>(v: Self::I) -> Self::I {
+        v.map(|x| (x as u32 >> N) as i32)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self::I {
+        // SAFETY: the caller's.
+        unsafe { p.cast::<[u8; 4]>().read_unaligned() }.map(i32::from)
+    }
+    #[inline(always)]
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
         // SAFETY: the caller's.
         unsafe { p.cast::<[u8; 4]>().write_unaligned(v.map(|x| x as u8)) }
     }
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const f32) {}
     #[inline(always)]
     unsafe fn load_f(p: *const f32) -> Self::F {
         // SAFETY: the caller's.
@@ -182,6 +203,30 @@ unsafe impl Lanes for Scalar4 {
     #[inline(always)]
     unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I {
+        core::array::from_fn(|i| -i32::from(a[i] >= b[i]))
+    }
+    #[inline(always)]
+    unsafe fn zero_nan(v: Self::F) -> Self::F {
+        v.map(|x| if x.is_nan() { 0.0 } else { x })
+    }
+    #[inline(always)]
+    unsafe fn bits(v: Self::F) -> Self::I {
+        v.map(|x| x.to_bits() as i32)
+    }
+    #[inline(always)]
+    unsafe fn from_bits(v: Self::I) -> Self::F {
+        v.map(|x| f32::from_bits(x as u32))
     }
     #[inline(always)]
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {

@@ -80,6 +80,14 @@ impl<T> Broadcast<'_, T> {
         }
     }
 
+    /// The values of a range: the one for all, or one for each.
+    pub(crate) fn range(&self, range: &core::ops::Range<usize>) -> &[T] {
+        match self {
+            Self::All(value) => core::slice::from_ref(value),
+            Self::Each(values) => &values[range.clone()],
+        }
+    }
+
     pub(crate) fn at(&self, index: usize) -> T
     where
         T: Copy,

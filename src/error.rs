@@ -126,6 +126,77 @@ pub enum Error {
         /// Largest value of the output type.
         type_max: f64,
     },
+    /// A number of bits that no range of quantized values has.
+    #[error("{bits} bits: quantized values have 2 to 8")]
+    Bits {
+        /// Bits asked for.
+        bits: u32,
+    },
+    /// Quantized values that the element type cannot hold.
+    #[error("quantized values {min}..={max} do not fit the element type, {type_min}..={type_max}")]
+    Levels {
+        /// Smallest quantized value.
+        min: i32,
+        /// Largest quantized value.
+        max: i32,
+        /// Smallest value of the element type.
+        type_min: i32,
+        /// Largest value of the element type.
+        type_max: i32,
+    },
+    /// An axis that the shape does not have.
+    #[error("axis {axis} of a shape with {dimensions} dimensions")]
+    Axis {
+        /// The axis asked for, from 0.
+        axis: usize,
+        /// Dimensions of the shape.
+        dimensions: usize,
+    },
+    /// A number that must be above zero.
+    #[error("{what} must be above zero")]
+    Zero {
+        /// Which number.
+        what: &'static str,
+    },
+    /// A real value that is NaN or infinite where only finite ones are allowed.
+    #[error("{what} {value} at index {index} is not finite")]
+    NonFinite {
+        /// Which values.
+        what: &'static str,
+        /// Index of the first such value.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A parameter of a calibration outside its range.
+    #[error("{what} {value} lies outside {min}..={max}")]
+    Parameter {
+        /// Which parameter.
+        what: &'static str,
+        /// The offending value.
+        value: f64,
+        /// Smallest value allowed.
+        min: f64,
+        /// Largest value allowed.
+        max: f64,
+    },
+    /// An observer that was asked for a range before it was given a value.
+    #[error("no finite value has been observed")]
+    NothingObserved,
+    /// Two observers, or an observer and a state, that do not belong together or contradict themselves.
+    #[error("observer state: {what}")]
+    State {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A codebook whose entries are not finite numbers in ascending order.
+    #[error("codebook entry {index}, {value}, is not a finite number above the one before it")]
+    Codebook {
+        /// Index of the entry.
+        index: usize,
+        /// The entry.
+        value: f32,
+    },
     /// A range of real values that is empty, NaN or infinite.
     #[error("the range {min}..={max} is not one of finite numbers in ascending order")]
     Range {

@@ -41,6 +41,8 @@
 //! - `alloc` (part of `std`): packed weights and workspaces that own their memory. Without it, the caller supplies every
 //!   buffer: [`PackedRhs::pack_into`], [`Gemm::workspace_size`], [`Gemm::run`].
 //! - `rayon`: an [`Executor`] for rayon's thread pools.
+//! - `half`: quantizing f16 and bf16.
+//! - `serde`: parameters and the states of observers as plain data.
 //!
 //! # Where things are
 //!

@@ -196,6 +196,21 @@ impl<'a, T> MatRef<'a, T> {
         Ok(Self { ptr: unsafe { self.ptr.add(offset) }, layout, life: PhantomData })
     }
 
+    /// A row as a slice, if its elements are contiguous and it lies inside the matrix.
+    #[must_use]
+    pub fn row_slice(&self, row: usize) -> Option<&'a [T]> {
+        let cols = self.cols();
+        if cols > 1 && self.col_stride() != 1 {
+            return None;
+        }
+        if cols == 0 {
+            return (row < self.rows()).then_some(&[]);
+        }
+        let offset = self.layout.offset(row, 0)?;
+        // SAFETY: the constructor proved that every element of the layout lies inside the slice, which lives for 'a.
+        Some(unsafe { core::slice::from_raw_parts(self.ptr.add(offset), cols) })
+    }
+
     /// First element; valid for every element of the layout.
     pub(crate) fn as_ptr(&self) -> *const T {
         self.ptr

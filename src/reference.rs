@@ -15,6 +15,8 @@
 use crate::{
     Error, FixedPoint, FixedRounding, Lhs, MatMut, Operand, Output, OutputElement, Rhs,
     gemm::{Bias, Kind, check_shape},
+    kernels::slices::random_key,
+    quant::{Levels, QParams, Rounding},
 };
 
 /// The whole call: checks, sums, and the output.
@@ -128,6 +130,74 @@ pub fn rounding_divide_by_power_of_two(x: i32, exponent: u32) -> i32 {
     let half = divisor / 2;
     let magnitude = (i64::from(x).abs() + half) / divisor;
     saturate(if x < 0 { -magnitude } else { magnitude })
+}
+
+/// A number of steps as an integer, rounded in a mode; `index` is the place of the value in its slice.
+#[must_use]
+pub fn round(steps: f32, rounding: Rounding, index: usize) -> f64 {
+    // In f64 nothing below rounds.
+    let x = f64::from(steps);
+    match rounding {
+        Rounding::HalfEven => libm::rint(x),
+        Rounding::HalfAway => libm::round(x),
+        Rounding::HalfUp => libm::floor(x + 0.5),
+        Rounding::Floor => libm::floor(x),
+        Rounding::Ceil => libm::ceil(x),
+        Rounding::Trunc => libm::trunc(x),
+        Rounding::Stochastic { seed } => {
+            let low = libm::floor(x);
+            // The fraction rounds to f32 as the kernels have it: it is exact unless the value is tiny.
+            low + f64::from(u8::from(uniform(seed, index as u32) < steps - low as f32))
+        }
+    }
+}
+
+/// The draw of stochastic rounding, in 0..1: two rounds of C. Wellons' 32-bit integer hash "lowbias32", a word of the key
+/// before each.
+fn uniform(seed: u64, index: u32) -> f32 {
+    let x = random_key(seed).into_iter().fold(index, |x, word| {
+        let x = x ^ word;
+        let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+        let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+        x ^ (x >> 16)
+    });
+    (x >> 8) as f32 / (1 << 24) as f32
+}
+
+/// `clamp(round(real / scale) + zero_point)` to the levels; with `reciprocal`, `real * (1 / scale)` in place of the quotient.
+/// NaN becomes the zero point.
+#[must_use]
+pub fn quantize(
+    real: f32,
+    params: QParams,
+    levels: Levels,
+    rounding: Rounding,
+    reciprocal: bool,
+    index: usize,
+) -> i32 {
+    let QParams { scale, zero_point } = params;
+    let steps = if reciprocal { real * (1.0 / scale) } else { real / scale };
+    to_levels(steps, zero_point, levels, rounding, index)
+}
+
+/// `clamp(round(f32(value - from_zero_point) * scale) + zero_point)` to the levels.
+#[must_use]
+pub fn requantize(
+    value: i32,
+    from_zero_point: i32,
+    scale: f32,
+    zero_point: i32,
+    levels: Levels,
+    rounding: Rounding,
+    index: usize,
+) -> i32 {
+    to_levels((value - from_zero_point) as f32 * scale, zero_point, levels, rounding, index)
+}
+
+fn to_levels(steps: f32, zero_point: i32, levels: Levels, rounding: Rounding, index: usize) -> i32 {
+    let steps = if steps.is_nan() { 0.0 } else { steps };
+    let q = round(steps, rounding, index) + f64::from(zero_point);
+    q.clamp(levels.min().into(), levels.max().into()) as i32
 }
 
 fn saturate(x: i64) -> i32 {

@@ -2,7 +2,7 @@
 
 use i8gemm::{
     Error, FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MAX_SAFE_K, MatMut, MatRef, Output, PackedRhs, Rhs,
-    quant::QParams,
+    quant::{Levels, QParams},
 };
 
 fn weights() -> PackedRhs<'static> {
@@ -220,9 +220,9 @@ fn small_buffers() {
 
 #[test]
 fn ranges() {
-    assert!(matches!(QParams::affine::<i8>(1.0, 0.0), Err(Error::Range { .. })));
-    assert!(matches!(QParams::affine::<u8>(f32::NAN, 0.0), Err(Error::Range { .. })));
-    assert!(matches!(QParams::symmetric(f32::INFINITY), Err(Error::Range { .. })));
+    assert!(matches!(QParams::affine(Levels::I8, 1.0, 0.0), Err(Error::Range { .. })));
+    assert!(matches!(QParams::affine(Levels::U8, f32::NAN, 0.0), Err(Error::Range { .. })));
+    assert!(matches!(QParams::symmetric(Levels::I8, f32::INFINITY), Err(Error::Range { .. })));
 }
 
 #[test]

@@ -10,7 +10,10 @@ mod data;
 use std::time::Instant;
 
 use data::{Digits, Layer};
-use i8gemm::{Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs, Workspace, quant::QParams};
+use i8gemm::{
+    Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Workspace,
+    quant::{DynamicBuffers, DynamicQuantizer, Grouping, Levels, ParamList, QParams, Scheme},
+};
 
 /// A linear layer with i8 weights, packed for the kernel that runs it.
 struct QuantizedLinear {
@@ -23,37 +26,23 @@ struct QuantizedLinear {
 
 impl QuantizedLinear {
     fn new(layer: &Layer, relu: bool) -> Result<Self, i8gemm::Error> {
-        let mut scales = Vec::with_capacity(layer.outputs);
+        let channels = Grouping::per_channel(&[layer.outputs, layer.inputs], 0)?;
+        let params = ParamList::fit(channels, Levels::I8.narrow(), Scheme::Symmetric, &layer.weights)?;
         let mut quantized = vec![0i8; layer.weights.len()];
-        for (from, to) in layer.weights.chunks(layer.inputs).zip(quantized.chunks_mut(layer.inputs)) {
-            let params = QParams::symmetric(from.iter().fold(0.0, |max, w| max.max(w.abs())))?;
-            params.quantize_slice(from, to)?;
-            scales.push(params.scale);
-        }
+        params.quantizer(channels).quantize(&layer.weights, &mut quantized)?;
         // The file holds outputs x inputs, N x K: a transposed view of what the product wants.
         let weights = MatRef::col_major(&quantized, layer.inputs, layer.outputs)?;
-        Ok(Self { weights: PackedRhs::pack(weights)?, scales, bias: layer.bias.clone(), relu })
+        Ok(Self { weights: PackedRhs::pack(weights)?, scales: params.scales, bias: layer.bias.clone(), relu })
     }
 
     /// `rows` images through the layer: quantize the activations, multiply, and come back to f32.
     fn forward(&self, x: &[f32], rows: usize, buffers: &mut Buffers) -> Result<Vec<f32>, i8gemm::Error> {
         let (k, n) = (self.weights.k(), self.weights.n());
-        buffers.values.resize(rows * k, 0);
-        buffers.zero_points.clear();
-        buffers.scales.clear();
-        for (from, to) in x.chunks(k).zip(buffers.values.chunks_mut(k)) {
-            let (min, max) = from.iter().fold((0f32, 0f32), |(min, max), &v| (min.min(v), max.max(v)));
-            let params = QParams::affine::<u8>(min, max)?;
-            params.quantize_slice(from, to)?;
-            buffers.zero_points.push(params.zero_point);
-            buffers.scales.push(params.scale);
-        }
         let low = if self.relu { 0.0 } else { f32::NEG_INFINITY };
         let output = Output::f32(&self.scales).bias_f32(&self.bias).clamp(low, f32::INFINITY);
         let gemm = Gemm::new(&self.weights, output)?;
-        let lhs = Lhs::new(MatRef::row_major(&buffers.values, rows, k)?)
-            .zero_points(&buffers.zero_points)
-            .scales(&buffers.scales);
+        let lhs =
+            DynamicQuantizer::per_row().quantize(MatRef::row_major(x, rows, k)?, &mut buffers.quantized)?;
         let mut y = vec![0.0; rows * n];
         buffers.scratch.grow(gemm.workspace_size(rows)?);
         gemm.run(lhs, MatMut::row_major(&mut y, rows, n)?, &mut buffers.scratch)?;
@@ -68,9 +57,7 @@ impl QuantizedLinear {
 /// What a forward pass reuses.
 #[derive(Default)]
 struct Buffers {
-    values: Vec<u8>,
-    zero_points: Vec<i32>,
-    scales: Vec<f32>,
+    quantized: DynamicBuffers<u8>,
     scratch: Workspace,
 }
 
@@ -146,7 +133,7 @@ fn time_in_turn(repeats: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f6
 
 /// The survey's worked example: the range -2..=6 as i8.
 fn worked_example() -> Result<(), i8gemm::Error> {
-    let params = QParams::affine::<i8>(-2.0, 6.0)?;
+    let params = QParams::affine(Levels::I8, -2.0, 6.0)?;
     let q: i8 = params.quantize(0.28);
     println!("Worked example: the range [-2, 6] as int8");
     println!("  S = 8/255 = {:.8}, Z = {}", params.scale, params.zero_point);

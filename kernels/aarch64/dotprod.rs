@@ -16,6 +16,7 @@ use super::{
         drive::{self, MicroKernel, TileInput},
         epilogue::{End, TileEnd, finish},
         layout::{self, padded},
+        slices::slice_functions,
     },
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,
@@ -48,6 +49,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
+    slices: slice_functions!(Lanes128, "neon"),
 };
 
 /// # Safety

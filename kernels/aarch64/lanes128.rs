@@ -1,6 +1,6 @@
 //! [`Lanes`] of NEON: four i32 or f32 in a q register.
 
-use core::arch::aarch64::*;
+use core::arch::{aarch64::*, asm};
 
 use super::super::lanes::Lanes;
 
@@ -55,6 +55,30 @@ unsafe impl Lanes for Lanes128 {
         unsafe { vmaxq_s32(a, b) }
     }
     #[inline(always)]
+    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has NEON; pointers as the caller promised.
+        unsafe { vandq_s32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has NEON; pointers as the caller promised.
+        unsafe { veorq_s32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: i32>(v: Self::I) -> Self::I {
+        // SAFETY: the CPU has NEON; pointers as the caller promised.
+        unsafe { vreinterpretq_s32_u32(vshrq_n_u32::<N>(vreinterpretq_u32_s32(v))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self::I {
+        // SAFETY: the CPU has NEON; pointers as the caller promised.
+        unsafe {
+            let word = p.cast::<u32>().read_unaligned();
+            let halves = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(word)));
+            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(halves)))
+        }
+    }
+    #[inline(always)]
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
         // SAFETY: the CPU has NEON; the caller gives room for 4 bytes.
         unsafe {
@@ -62,6 +86,21 @@ unsafe impl Lanes for Lanes128 {
             let bytes = vmovn_s16(vcombine_s16(halves, halves));
             p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_s8(bytes)));
         }
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes_of_4(v: [Self::I; 4], p: *mut u8) {
+        // SAFETY: the CPU has NEON; the caller gives room for 16 bytes.
+        unsafe {
+            let [a, b, c, d] = v.map(|v| vreinterpretq_s16_s32(v));
+            // The low halves of each lane, then their low bytes: the even elements of pairs of vectors.
+            let [low, high] = [vuzp1q_s16(a, b), vuzp1q_s16(c, d)].map(|v| vreinterpretq_u8_s16(v));
+            vst1q_u8(p, vuzp1q_u8(low, high));
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const f32) {
+        // SAFETY: a hint, which never faults and changes nothing that Rust can see.
+        unsafe { asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, readonly, preserves_flags)) }
     }
     #[inline(always)]
     unsafe fn load_f(p: *const f32) -> Self::F {
@@ -87,6 +126,39 @@ unsafe impl Lanes for Lanes128 {
     unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the CPU has NEON.
         unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has NEON.
+        unsafe { vsubq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has NEON.
+        unsafe { vdivq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I {
+        // SAFETY: the CPU has NEON.
+        unsafe { vreinterpretq_s32_u32(vcgeq_f32(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn zero_nan(v: Self::F) -> Self::F {
+        // SAFETY: the CPU has NEON.
+        unsafe {
+            let number = vceqq_f32(v, v);
+            vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), number))
+        }
+    }
+    #[inline(always)]
+    unsafe fn bits(v: Self::F) -> Self::I {
+        // SAFETY: the CPU has NEON.
+        unsafe { vreinterpretq_s32_f32(v) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(v: Self::I) -> Self::F {
+        // SAFETY: the CPU has NEON.
+        unsafe { vreinterpretq_f32_s32(v) }
     }
     #[inline(always)]
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {

@@ -18,6 +18,7 @@ use super::{
         drive::{self, MicroKernel, TileInput, balanced},
         epilogue::{End, TileEnd, finish},
         layout::{self, padded},
+        slices::slice_functions,
     },
     lanes128::Lanes128,
     pack_panels,
@@ -49,6 +50,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
+    slices: slice_functions!(Lanes128, "neon"),
 };
 
 /// # Safety

@@ -21,6 +21,7 @@ use super::super::{
     drive::{self, MicroKernel, TileInput, balanced},
     epilogue::{End, TileEnd, finish},
     layout::{self, padded},
+    slices::slice_functions,
 };
 use super::lanes256::Lanes256;
 
@@ -53,6 +54,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
+    slices: slice_functions!(Lanes256, "avx2"),
 };
 
 /// Bytes from one widened row to the next.

@@ -17,6 +17,7 @@ use super::super::{
     drive::{self, MicroKernel, TileInput, balanced},
     epilogue::{End, TileEnd, finish},
     layout,
+    slices::slice_functions,
 };
 use super::{lanes512::Lanes512, tail_word};
 
@@ -51,6 +52,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
+    slices: slice_functions!(Lanes512, "avx512f,avx512bw,avx512vnni"),
 };
 
 /// # Safety

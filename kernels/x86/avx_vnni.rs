@@ -16,6 +16,7 @@ use super::super::{
     drive::{self, MicroKernel, TileInput, balanced},
     epilogue::{End, TileEnd, finish},
     layout,
+    slices::slice_functions,
 };
 use super::{lanes256::Lanes256, tail_word};
 
@@ -63,6 +64,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
+    slices: slice_functions!(Lanes256, "avx2"),
 };
 
 /// # Safety

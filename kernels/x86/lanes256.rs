@@ -55,6 +55,26 @@ unsafe impl Lanes for Lanes256 {
         unsafe { _mm256_max_epi32(a, b) }
     }
     #[inline(always)]
+    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: i32>(v: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_srli_epi32::<N>(v) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
+    }
+    #[inline(always)]
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
         // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes.
         unsafe {
@@ -67,6 +87,23 @@ unsafe impl Lanes for Lanes256 {
             let high = _mm256_extracti128_si256::<1>(picked);
             _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(low, high));
         }
+    }
+    #[inline(always)]
+    unsafe fn store_low_bytes_of_4(v: [Self::I; 4], p: *mut u8) {
+        // SAFETY: the CPU has AVX2; the caller gives room for 32 bytes.
+        unsafe {
+            let low = _mm256_set1_epi32(0xff);
+            let [a, b, c, d] = v.map(|v| _mm256_and_si256(v, low));
+            // Packing works within halves: the groups of four bytes are put in order at the end.
+            let packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            _mm256_storeu_si256(p.cast(), _mm256_permutevar8x32_epi32(packed, order));
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const f32) {
+        // SAFETY: a hint, which never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn load_f(p: *const f32) -> Self::F {
@@ -92,6 +129,36 @@ unsafe impl Lanes for Lanes256 {
     unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the CPU has the feature; pointers as the caller promised.
         unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn zero_nan(v: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_ORD_Q>(v, v)) }
+    }
+    #[inline(always)]
+    unsafe fn bits(v: Self::F) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_castps_si256(v) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(v: Self::I) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm256_castsi256_ps(v) }
     }
     #[inline(always)]
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {

@@ -55,9 +55,34 @@ unsafe impl Lanes for Lanes512 {
         unsafe { _mm512_max_epi32(a, b) }
     }
     #[inline(always)]
+    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_xor_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right<const N: i32>(v: Self::I) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_srlv_epi32(v, _mm512_set1_epi32(N)) }
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(p: *const u8) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
         // SAFETY: the CPU has AVX-512; the caller gives room for 16 bytes.
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const f32) {
+        // SAFETY: a hint, which never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn load_f(p: *const f32) -> Self::F {
@@ -83,6 +108,36 @@ unsafe impl Lanes for Lanes512 {
     unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the CPU has the feature; pointers as the caller promised.
         unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_maskz_set1_epi32(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), -1) }
+    }
+    #[inline(always)]
+    unsafe fn zero_nan(v: Self::F) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v), v) }
+    }
+    #[inline(always)]
+    unsafe fn bits(v: Self::F) -> Self::I {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_castps_si512(v) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(v: Self::I) -> Self::F {
+        // SAFETY: the CPU has the feature; pointers as the caller promised.
+        unsafe { _mm512_castsi512_ps(v) }
     }
     #[inline(always)]
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {

@@ -7,7 +7,7 @@ mod plan;
 #[cfg(feature = "alloc")]
 mod workspace;
 
-pub(crate) use output::{Bias, Kind};
+pub(crate) use output::{Bias, Kind, check_broadcast, check_len, check_scales, check_zero_points};
 pub use output::{FixedRounding, Output};
 pub use pack::{PackedRhs, Rhs};
 pub(crate) use plan::check_shape;

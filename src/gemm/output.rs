@@ -250,7 +250,8 @@ impl<'a, T> Output<'a, T> {
     }
 }
 
-fn check_len(what: &'static str, actual: usize, expected: usize) -> Result<(), Error> {
+/// A slice has the length that it must have.
+pub(crate) fn check_len(what: &'static str, actual: usize, expected: usize) -> Result<(), Error> {
     if actual == expected { Ok(()) } else { Err(Error::Length { what, expected, actual }) }
 }
 

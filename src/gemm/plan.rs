@@ -32,13 +32,15 @@ pub struct Lhs<'a, A> {
     pub(crate) matrix: MatRef<'a, A>,
     pub(crate) zero_points: Broadcast<'a, i32>,
     pub(crate) scales: Option<Broadcast<'a, f32>>,
+    /// Sums of the rows, if whoever quantized them has taken them already.
+    pub(crate) row_sums: Option<&'a [i32]>,
 }
 
 impl<'a, A: Operand> Lhs<'a, A> {
     /// Activations with zero point 0 and scale 1.
     #[must_use]
     pub fn new(matrix: MatRef<'a, A>) -> Self {
-        Self { matrix, zero_points: Broadcast::All(0), scales: None }
+        Self { matrix, zero_points: Broadcast::All(0), scales: None, row_sums: None }
     }
 
     /// One zero point for all rows, a value of `A`.
@@ -217,6 +219,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
                 unsigned: A::MIN == 0,
             },
             lhs_col_stride: lhs.matrix.col_stride(),
+            row_sums: lhs.row_sums,
             epilogue: Epilogue {
                 sum_offset: weights.sum_offset().map_or(null, |s| s.as_ptr()),
                 zero_factor: weights.zero_factor().as_ptr(),
@@ -266,6 +269,7 @@ struct Product<'a> {
     weights: &'a PackedRhs<'a>,
     lhs: LhsRows,
     lhs_col_stride: usize,
+    row_sums: Option<&'a [i32]>,
     /// For all rows and columns; `row_sums` is set for each block.
     epilogue: Epilogue,
     out: *mut u8,
@@ -309,7 +313,15 @@ impl Product<'_> {
                     *row_scales = row_scales.from(start);
                 }
                 if !epilogue.rhs_zero.is_null() {
-                    (kernel.row_sums)(&source, sums);
+                    match self.row_sums {
+                        Some(known) => {
+                            let shift = (k as i32).wrapping_mul(epilogue.lhs_shift);
+                            for (i, sum) in known[start..end].iter().enumerate() {
+                                sums.add(i).write(sum.wrapping_add(shift));
+                            }
+                        }
+                        None => (kernel.row_sums)(&source, sums),
+                    }
                     epilogue.row_sums = sums;
                 }
                 let (lhs, lhs_stride) = if in_place {

@@ -1,13 +1,19 @@
 //! Scale and zero point, from a range of real values.
 
+use super::{Interval, Levels, Scheme};
 use crate::{Error, Operand};
+#[cfg(feature = "alloc")]
+use {
+    super::{Grouping, Quantizer, engine::Engine},
+    alloc::{vec, vec::Vec},
+};
 
 /// Scale and zero point of quantized values: `r = scale * (q - zero_point)`.
 ///
 /// The worked example of the survey this crate follows, the range -2..=6 as i8:
 /// ```
-/// use i8gemm::quant::QParams;
-/// let p = QParams::affine::<i8>(-2.0, 6.0)?;
+/// use i8gemm::quant::{Levels, QParams};
+/// let p = QParams::affine(Levels::I8, -2.0, 6.0)?;
 /// assert_eq!((p.scale, p.zero_point), (8.0 / 255.0, -64));
 /// let q: i8 = p.quantize(0.28);
 /// assert_eq!(q, -55);
@@ -15,6 +21,7 @@ use crate::{Error, Operand};
 /// # Ok::<(), i8gemm::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct QParams {
     /// Real size of one step; finite and above zero.
     pub scale: f32,
@@ -26,95 +33,164 @@ pub struct QParams {
 const MIN_SCALE: f32 = f32::EPSILON;
 
 impl QParams {
-    /// Affine (asymmetric): the range, widened to hold 0, is spread over all values of `T`.
+    /// Affine (asymmetric): the range, widened to hold 0, is spread over all levels.
     ///
-    /// `scale = (max - min) / (T::MAX - T::MIN)`, `zero_point = clamp(T::MIN - rint(min / scale))`.
+    /// `scale = (max - min) / (levels.max - levels.min)`, at least 2^-23; `zero_point = clamp(levels.min - rint(min / scale))`;
+    /// every operation in f32, as in PyTorch and ONNX.
     ///
     /// # Errors
     /// [`Error::Range`] when a bound is NaN or infinite, or min > max.
-    pub fn affine<T: Operand>(min: f32, max: f32) -> Result<Self, Error> {
-        check_range(min, max)?;
-        let (min, max) = (min.min(0.0), max.max(0.0));
-        // In f64 a range as wide as f32 itself does not overflow.
-        let width = f64::from(max) - f64::from(min);
-        let scale = ((width / f64::from(T::MAX - T::MIN)) as f32).max(MIN_SCALE);
-        let zero_point = (T::MIN - libm::rintf(min / scale) as i32).clamp(T::MIN, T::MAX);
-        Ok(Self { scale, zero_point })
+    pub fn affine(levels: Levels, min: f32, max: f32) -> Result<Self, Error> {
+        Interval { min, max }.check()?;
+        let Interval { min, max } = Interval { min, max }.with_zero();
+        let steps = levels.steps() as f32;
+        let width = max - min;
+        // A range wider than the largest f32 is divided before it is summed.
+        let scale = if width.is_finite() { width / steps } else { max / steps - min / steps }.max(MIN_SCALE);
+        let zero_point = levels.min() - libm::rintf(min / scale) as i32;
+        Ok(Self { scale, zero_point: zero_point.clamp(levels.min(), levels.max()) })
     }
 
-    /// Symmetric, narrow range, for weights: `scale = max |r| / 127`, zero point 0, values -127..=127, never -128.
+    /// Symmetric: `scale = max_abs / ((levels.max - levels.min) / 2)`, at least 2^-23, zero point [`Levels::middle`].
+    ///
+    /// That is max_abs / 127.5 for [`Levels::I8`] (PyTorch) and max_abs / 127 for its [`narrow`](Levels::narrow) form (TFLite's
+    /// weights, ONNX Runtime).
     ///
     /// # Errors
     /// [`Error::Range`] when the bound is NaN, infinite or negative.
-    pub fn symmetric(max_abs: f32) -> Result<Self, Error> {
-        check_range(0.0, max_abs)?;
-        Ok(Self { scale: (max_abs / 127.0).max(MIN_SCALE), zero_point: 0 })
+    pub fn symmetric(levels: Levels, max_abs: f32) -> Result<Self, Error> {
+        Interval { min: 0.0, max: max_abs }.check()?;
+        let scale = (max_abs / (0.5 * levels.steps() as f32)).max(MIN_SCALE);
+        Ok(Self { scale, zero_point: levels.middle() })
     }
 
-    /// `clamp(rint(r / scale) + zero_point)`, ties to even. Infinities saturate; NaN becomes the zero point.
+    /// By a scheme of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`QParams::affine`].
+    pub fn new(levels: Levels, scheme: Scheme, range: Interval) -> Result<Self, Error> {
+        range.check()?;
+        match scheme {
+            Scheme::Affine => Self::affine(levels, range.min, range.max),
+            Scheme::Symmetric => Self::symmetric(levels, range.max_abs()),
+        }
+    }
+
+    /// `clamp(rint(r / scale) + zero_point)` of one value, ties to even. Infinities saturate; NaN becomes the zero point.
+    /// [`Quantizer`](super::Quantizer) does slices, and everything else.
     #[inline]
     #[must_use]
     pub fn quantize<T: Operand>(&self, r: f32) -> T {
-        // Clamped as a float to integers, which commutes with rounding; then adding 1.5 * 2^23 leaves no fraction bits, so
-        // that the addition itself rounds half to even. No step is a call or a branch: slices become vector code.
-        const SHIFT: f32 = 12_582_912.0;
-        let low = (T::MIN - self.zero_point) as f32;
-        let high = (T::MAX - self.zero_point) as f32;
         let steps = r / self.scale;
         let steps = if steps.is_nan() { 0.0 } else { steps };
-        let steps = if steps < low { low } else { steps };
-        let steps = if steps > high { high } else { steps };
-        // The low bits of the shifted float are the integer, whose low byte is the bit pattern of either type.
-        let q = ((steps + SHIFT).to_bits() as i32).wrapping_add(self.zero_point);
-        bytemuck::cast(q as u8)
+        // Clamped as a float to integers, which commutes with rounding.
+        let steps = steps.clamp((T::MIN - self.zero_point) as f32, (T::MAX - self.zero_point) as f32);
+        bytemuck::cast((libm::rintf(steps) as i32 + self.zero_point) as u8)
     }
 
-    /// `scale * (q - zero_point)`.
+    /// `scale * (q - zero_point)` of one value.
+    #[inline]
     #[must_use]
     pub fn dequantize<T: Operand>(&self, q: T) -> f32 {
         self.scale * (q.widen() - self.zero_point) as f32
     }
 
-    /// Quantizes a slice.
-    ///
-    /// # Errors
-    /// [`Error::Length`] when the lengths differ.
-    pub fn quantize_slice<T: Operand>(&self, real: &[f32], out: &mut [T]) -> Result<(), Error> {
-        if real.len() != out.len() {
-            return Err(Error::Length { what: "quantized values", expected: real.len(), actual: out.len() });
-        }
-        for (q, &r) in out.iter_mut().zip(real) {
-            *q = self.quantize(r);
-        }
-        Ok(())
+    /// The reals that the smallest and the largest level stand for: what is outside is clipped.
+    #[must_use]
+    pub fn range(&self, levels: Levels) -> Interval {
+        let real = |q: i32| self.scale * (q - self.zero_point) as f32;
+        Interval { min: real(levels.min()), max: real(levels.max()) }
     }
 }
 
-fn check_range(min: f32, max: f32) -> Result<(), Error> {
-    if min.is_finite() && max.is_finite() && min <= max { Ok(()) } else { Err(Error::Range { min, max }) }
+/// Scales and zero points of a [`Grouping`], in the form that [`Quantizer`](super::Quantizer), [`Rhs`](crate::Rhs) and
+/// [`Output`](crate::Output) take.
+///
+/// ```
+/// use i8gemm::quant::{Grouping, Levels, ParamList, Scheme};
+/// let weights = [0.5f32, -1.27, 0.1, 2.54, 0.0, 1.0]; // 2 output channels of 3
+/// let channels = Grouping::per_channel(&[2, 3], 0)?;
+/// let params = ParamList::fit(channels, Levels::I8.narrow(), Scheme::Symmetric, &weights)?;
+/// assert_eq!(params.scales, [0.01, 0.02]);
+/// let mut q = [0i8; 6];
+/// params.quantizer(channels).quantize(&weights, &mut q)?;
+/// assert_eq!(q, [50, -127, 10, 127, 0, 50]);
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[cfg(feature = "alloc")]
+#[derive(Debug, Clone, PartialEq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct ParamList {
+    /// One for each group.
+    pub scales: Vec<f32>,
+    /// One for each group.
+    pub zero_points: Vec<i32>,
+}
+
+#[cfg(feature = "alloc")]
+impl ParamList {
+    /// From the smallest and largest value of each group: how weights are quantized.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when the values are not what the grouping is for; [`Error::NonFinite`]; the errors of
+    /// [`Kernel::best`](crate::Kernel::best).
+    pub fn fit(grouping: Grouping, levels: Levels, scheme: Scheme, values: &[f32]) -> Result<Self, Error> {
+        grouping.check_len("values", values.len())?;
+        let ranges = group_ranges(&grouping, "value", values)?;
+        // A group without values (a shape with a 0) has the range of nothing: 0.
+        let zero = Interval { min: 0.0, max: 0.0 };
+        ranges.into_iter().map(|range| QParams::new(levels, scheme, range.unwrap_or(zero))).collect()
+    }
+
+    /// A quantizer with these parameters.
+    #[must_use]
+    pub fn quantizer<T: Operand>(&self, grouping: Grouping) -> Quantizer<'_, T> {
+        Quantizer::new(grouping, &self.scales, &self.zero_points)
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl FromIterator<QParams> for ParamList {
+    fn from_iter<I: IntoIterator<Item = QParams>>(params: I) -> Self {
+        let (scales, zero_points) = params.into_iter().map(|p| (p.scale, p.zero_point)).unzip();
+        Self { scales, zero_points }
+    }
+}
+
+/// The range of each group; `None` where it has no values.
+#[cfg(feature = "alloc")]
+pub(super) fn group_ranges(
+    grouping: &Grouping,
+    what: &'static str,
+    values: &[f32],
+) -> Result<Vec<Option<Interval>>, Error> {
+    let engine = Engine::new(None)?;
+    let mut ranges: Vec<Option<Interval>> = vec![None; grouping.count()];
+    let mut join = |at: usize, new: Interval| ranges[at] = Some(ranges[at].map_or(new, |old| old.join(new)));
+    grouping.runs(values.len(), |elements, params| {
+        let start = elements.start;
+        let run = &values[elements];
+        let range = engine.finite_extent(what, run).map_err(|error| match error {
+            Error::NonFinite { what, index, value } => Error::NonFinite { what, index: start + index, value },
+            other => other,
+        })?;
+        if params.len() == 1 {
+            if let Some(range) = range {
+                join(params.start, range);
+            }
+        } else {
+            for (param, &x) in params.zip(run) {
+                join(param, Interval { min: x, max: x });
+            }
+        }
+        Ok(())
+    })?;
+    Ok(ranges)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quickcheck::quickcheck;
-
-    /// The definition, step by step.
-    fn plainly(p: QParams, r: f32) -> i32 {
-        if (r / p.scale).is_nan() {
-            return p.zero_point;
-        }
-        (libm::rint(f64::from(r / p.scale)) + f64::from(p.zero_point)).clamp(-128.0, 127.0) as i32
-    }
-
-    quickcheck! {
-        fn quantize_is_its_definition(r: f32, scale: f32, zero_point: i8) -> bool {
-            let Ok(QParams { scale, .. }) = QParams::symmetric(scale.abs()) else { return true };
-            let p = QParams { scale, zero_point: zero_point.into() };
-            let half_steps = (r as i32 % 600) as f32 * 0.5 * scale;
-            [r, half_steps].into_iter().all(|r| i32::from(p.quantize::<i8>(r)) == plainly(p, r))
-        }
-    }
 
     #[test]
     fn edges() -> Result<(), Error> {
@@ -123,10 +199,26 @@ mod tests {
         assert_eq!((p.quantize::<i8>(f32::INFINITY), p.quantize::<u8>(f32::NEG_INFINITY)), (127, 0));
         assert_eq!((p.quantize::<i8>(1e30), p.quantize::<i8>(-1e30)), (127, -128));
         // A range of no width: PyTorch's floor of the scale; a constant -3 as i8.
-        assert_eq!(QParams::affine::<i8>(0.0, 0.0)?.scale, f32::EPSILON);
-        assert_eq!(QParams::affine::<i8>(-3.0, -3.0)?, QParams { scale: 3.0 / 255.0, zero_point: 127 });
+        assert_eq!(QParams::affine(Levels::I8, 0.0, 0.0)?.scale, f32::EPSILON);
+        let constant = QParams { scale: 3.0 / 255.0, zero_point: 127 };
+        assert_eq!(QParams::affine(Levels::I8, -3.0, -3.0)?, constant);
         // 0 stays representable.
-        assert_eq!(QParams::affine::<u8>(1.0, 2.0)?, QParams { scale: 2.0 / 255.0, zero_point: 0 });
+        assert_eq!(QParams::affine(Levels::U8, 1.0, 2.0)?, QParams { scale: 2.0 / 255.0, zero_point: 0 });
+        // A range as wide as f32 itself.
+        assert!(QParams::affine(Levels::I8, f32::MIN, f32::MAX)?.scale.is_finite());
+        Ok(())
+    }
+
+    #[test]
+    fn symmetric_of_every_width() -> Result<(), Error> {
+        assert_eq!(QParams::symmetric(Levels::I8, 127.5)?, QParams { scale: 1.0, zero_point: 0 });
+        assert_eq!(QParams::symmetric(Levels::I8.narrow(), 127.0)?, QParams { scale: 1.0, zero_point: 0 });
+        assert_eq!(QParams::symmetric(Levels::U8, 127.5)?, QParams { scale: 1.0, zero_point: 128 });
+        assert_eq!(QParams::symmetric(Levels::signed(4)?.narrow(), 7.0)?.scale, 1.0);
+        assert_eq!(QParams::symmetric(Levels::unsigned(4)?, 7.5)?, QParams { scale: 1.0, zero_point: 8 });
+        // Two bits without the smallest value: -1, 0, 1.
+        assert_eq!(Levels::signed(2)?.narrow().steps(), 2);
+        assert_eq!(Levels::I8.narrow().narrow(), Levels::I8.narrow());
         Ok(())
     }
 }

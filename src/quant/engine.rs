@@ -1,0 +1,152 @@
+//! The kernels' functions on slices, made safe: the one place of `quant` that calls them.
+
+use super::{Interval, Levels, Rounding};
+use crate::{
+    Error, FixedPoint, Kernel, Operand,
+    kernels::{
+        Param,
+        slices::{DequantizeJob, Extent, QuantizeJob, Scaling, Slices, Source},
+    },
+};
+
+/// The functions of a kernel that this CPU can run.
+#[derive(Clone, Copy)]
+pub(crate) struct Engine(&'static Slices);
+
+impl Engine {
+    /// Of the given kernel, or of the one that this CPU gets.
+    pub fn new(kernel: Option<Kernel>) -> Result<Self, Error> {
+        let kernel = match kernel {
+            Some(kernel) => {
+                kernel.check_available()?;
+                kernel
+            }
+            None => Kernel::best()?,
+        };
+        Ok(Self(&kernel.0.slices))
+    }
+
+    /// See [`Extent`].
+    pub fn extent(self, values: &[f32]) -> Extent {
+        // SAFETY: the slice is readable; the CPU has the kernel's features.
+        unsafe { (self.0.extent)(values.as_ptr(), values.len()) }
+    }
+
+    /// The range of values that must be finite; `None` of no values.
+    pub fn finite_extent(self, what: &'static str, values: &[f32]) -> Result<Option<Interval>, Error> {
+        let Extent { min, max, magnitude } = self.extent(values);
+        if magnitude > Extent::FINITE {
+            let bad = values.iter().enumerate().find(|(_, x)| !x.is_finite());
+            let (index, &value) = bad.unwrap_or((0, &f32::NAN));
+            return Err(Error::NonFinite { what, index, value });
+        }
+        Ok((!values.is_empty()).then_some(Interval { min, max }))
+    }
+
+    /// Quantizes or requantizes; returns the sum of the quantized values, modulo 2^32.
+    pub fn quantize<T: Operand>(self, values: Values, how: How, out: &mut [T]) -> i32 {
+        let len = out.len();
+        let fits = |count: usize| count == 1 || count >= len;
+        let source = match values {
+            Values::F32(values) => {
+                assert_eq!(values.len(), len);
+                Source::F32(values.as_ptr())
+            }
+            Values::I32(values) => {
+                assert_eq!(values.len(), len);
+                Source::I32(values.as_ptr())
+            }
+            Values::Bytes { values, flip, zero_points } => {
+                assert!(values.len() == len && fits(zero_points.len()));
+                Source::Bytes { ptr: values.as_ptr(), flip, zero_points: Param::new(zero_points) }
+            }
+        };
+        let scaling = match how.steps {
+            Steps::Divide(scales) => {
+                assert!(fits(scales.len()));
+                Scaling::Divide(Param::new(scales))
+            }
+            Steps::Reciprocal(scales) => {
+                assert!(fits(scales.len()));
+                Scaling::Reciprocal(Param::new(scales))
+            }
+            Steps::Multiply(scales) => {
+                assert!(fits(scales.len()));
+                Scaling::Multiply(Param::new(scales))
+            }
+            Steps::Fixed { multipliers, double_rounding } => {
+                assert!(fits(multipliers.len()) && !matches!(values, Values::F32(_)));
+                Scaling::Fixed { multipliers: Param::new(multipliers), double_rounding }
+            }
+        };
+        assert!(fits(how.zero_points.len()));
+        let job = QuantizeJob {
+            source,
+            scaling,
+            rounding: how.rounding,
+            index: how.index as u32,
+            zero_points: Param::new(how.zero_points),
+            min: how.levels.min(),
+            max: how.levels.max(),
+            dst: out.as_mut_ptr().cast(),
+            len,
+            ahead: how.ahead,
+        };
+        // SAFETY: source, parameters and output have `len` elements; levels and zero points are those of 8-bit types, so
+        // their differences lie in -511..=511; the CPU has the kernel's features.
+        unsafe { (self.0.quantize)(&job) }
+    }
+
+    /// Dequantizes.
+    pub fn dequantize<T: Operand>(self, values: &[T], scales: &[f32], zero_points: &[i32], out: &mut [f32]) {
+        let len = out.len();
+        let fits = |count: usize| count == 1 || count >= len;
+        assert!(values.len() == len && fits(scales.len()) && fits(zero_points.len()));
+        // SAFETY: source, parameters and output have `len` elements; the CPU has the kernel's features.
+        unsafe {
+            (self.0.dequantize)(&DequantizeJob {
+                src: values.as_ptr().cast(),
+                flip: flip::<T>(),
+                scales: Param::new(scales),
+                zero_points: Param::new(zero_points),
+                dst: out.as_mut_ptr(),
+                len,
+            });
+        }
+    }
+}
+
+/// How kernels read the bytes of `T`: 0 for u8, the sign bit for i8.
+pub(crate) fn flip<T: Operand>() -> u8 {
+    if T::MIN == 0 { 0 } else { 0x80 }
+}
+
+/// What is quantized; as many values as there are outputs.
+#[derive(Clone, Copy)]
+pub(crate) enum Values<'a> {
+    F32(&'a [f32]),
+    I32(&'a [i32]),
+    Bytes { values: &'a [u8], flip: u8, zero_points: &'a [i32] },
+}
+
+/// How values are quantized. Of every parameter there is one for all values, or one for each.
+#[derive(Clone, Copy)]
+pub(crate) struct How<'a> {
+    pub steps: Steps<'a>,
+    pub zero_points: &'a [i32],
+    pub levels: Levels,
+    pub rounding: Rounding,
+    /// Place of the first value in its slice, for stochastic rounding.
+    pub index: usize,
+    /// How far ahead memory is asked for, in values.
+    pub ahead: usize,
+}
+
+/// What brings values to steps.
+#[derive(Clone, Copy)]
+pub(crate) enum Steps<'a> {
+    Divide(&'a [f32]),
+    Reciprocal(&'a [f32]),
+    Multiply(&'a [f32]),
+    Fixed { multipliers: &'a [FixedPoint], double_rounding: bool },
+}
