@@ -2,27 +2,16 @@
 //! in their place.
 
 mod common;
+#[path = "common/golden.rs"]
+mod file;
 
 use common::kernels;
+use file::cases;
 use i8gemm::{
     FixedPoint, FixedRounding, Gemm, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs,
-    quant::{DynamicQuantizer, Levels, QParams, Quantizer, Rounding, Scheme},
     reference,
 };
-use serde::{Deserialize, de::DeserializeOwned};
-
-#[derive(Deserialize)]
-struct File<T> {
-    cases: Vec<T>,
-}
-
-fn cases<T: DeserializeOwned>(name: &str) -> Vec<T> {
-    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let file: File<T> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"));
-    assert!(!file.cases.is_empty(), "{path}: no cases");
-    file.cases
-}
+use serde::Deserialize;
 
 /// A number, or one for each column.
 #[derive(Deserialize, Clone)]
@@ -158,120 +147,6 @@ fn check_kernels(case: &Requantize, scale: FixedPoint, rounding: FixedRounding, 
             let expected: Vec<i8> =
                 answers.iter().map(|&y| y.saturating_add(zero).clamp(-128, 127) as i8).collect();
             assert_eq!(out, expected, "{kernel}, {rounding:?}, scale {}", case.scale);
-        }
-    }
-}
-
-/// Levels of a type's name.
-fn levels(dtype: &str) -> Levels {
-    match dtype {
-        "i8" => Levels::I8,
-        "u8" => Levels::U8,
-        other => panic!("unknown type {other}"),
-    }
-}
-
-fn scheme(name: &str) -> Scheme {
-    match name {
-        "affine" => Scheme::Affine,
-        "symmetric" => Scheme::Symmetric,
-        other => panic!("unknown scheme {other}"),
-    }
-}
-
-#[derive(Deserialize)]
-struct Params {
-    min: f32,
-    max: f32,
-    dtype: String,
-    scheme: String,
-    qmin: i32,
-    qmax: i32,
-    scale: f32,
-    zero_point: i32,
-}
-
-#[test]
-fn golden_qparams_torch() {
-    for case in cases::<Params>("qparams_torch.json") {
-        let levels = levels(&case.dtype);
-        assert_eq!((levels.min(), levels.max()), (case.qmin, case.qmax));
-        let range = i8gemm::quant::Interval { min: case.min, max: case.max };
-        let params = QParams::new(levels, scheme(&case.scheme), range).unwrap();
-        let expected = QParams { scale: case.scale, zero_point: case.zero_point };
-        assert_eq!(params, expected, "{range:?}, {}, {}", case.dtype, case.scheme);
-    }
-}
-
-#[derive(Deserialize)]
-struct Quantize {
-    dtype: String,
-    scale: f32,
-    zero_point: i32,
-    x: Vec<f64>,
-    torch: Vec<i32>,
-    onnx: Vec<i32>,
-}
-
-fn check_quantize<T: Operand>(case: &Quantize) {
-    let params = QParams { scale: case.scale, zero_point: case.zero_point };
-    // Beyond f32 a number of the file is infinite.
-    let x: Vec<f32> = case.x.iter().map(|&x| x as f32).collect();
-    let levels = Levels::of::<T>();
-    for kernel in kernels() {
-        for (reciprocal, answers) in [(false, &case.onnx), (true, &case.torch)] {
-            let quantizer = Quantizer::<T>::per_tensor(params).kernel(kernel);
-            let quantizer = if reciprocal { quantizer.reciprocal() } else { quantizer };
-            let mut q = vec![bytemuck::cast::<u8, T>(0); x.len()];
-            quantizer.quantize(&x, &mut q).unwrap();
-            for (i, (q, &x)) in q.iter().zip(&x).enumerate() {
-                let steps = if reciprocal { x * (1.0 / case.scale) } else { x / case.scale };
-                // PyTorch converts to i32 before it clamps: what does not fit wraps, in ways that depend on the place of
-                // the value in the slice. Here it saturates.
-                let expected = match steps {
-                    _ if steps.abs() < 2e9 => answers[i],
-                    _ if steps > 0.0 => levels.max(),
-                    _ => levels.min(),
-                };
-                assert_eq!(q.widen(), expected, "{kernel}: {x} / {}, reciprocal: {reciprocal}", case.scale);
-                let by_reference = reference::quantize(x, params, levels, Rounding::HalfEven, reciprocal, i);
-                assert_eq!(by_reference, expected);
-            }
-        }
-    }
-}
-
-#[test]
-fn golden_quantize() {
-    for case in cases::<Quantize>("quantize.json") {
-        match &*case.dtype {
-            "i8" => check_quantize::<i8>(&case),
-            "u8" => check_quantize::<u8>(&case),
-            other => panic!("unknown type {other}"),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Dynamic {
-    x: Vec<f32>,
-    y: Vec<u8>,
-    scale: f32,
-    zero_point: i32,
-}
-
-#[test]
-fn golden_dynamic_quantize_linear() {
-    for case in cases::<Dynamic>("dynamic_quantize_linear.json") {
-        for kernel in kernels() {
-            let len = case.x.len();
-            let (mut y, mut scale, mut zero_point, mut sum) = (vec![0u8; len], [0.0], [0], [0]);
-            let x = MatRef::row_major(&case.x, 1, len).unwrap();
-            let quantizer = DynamicQuantizer::per_tensor().kernel(kernel);
-            quantizer.quantize_into(x, &mut y, &mut scale, &mut zero_point, &mut sum).unwrap();
-            assert_eq!((scale, zero_point), ([case.scale], [case.zero_point]), "{kernel}");
-            assert_eq!(y, case.y, "{kernel}");
-            assert_eq!(sum[0], case.y.iter().map(|&y| i32::from(y)).sum::<i32>(), "{kernel}");
         }
     }
 }

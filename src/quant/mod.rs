@@ -19,17 +19,24 @@
 //! all of -128..=127. "Group" counts elements that share a scale, not groups. Dropping the top 1 % of a normal distribution
 //! costs 21 times the least squared error; a percentile of 99.99 costs next to nothing.
 
+#[cfg(feature = "alloc")]
+mod calibrate;
 mod dynamic;
 mod engine;
 mod grouping;
 mod levels;
+mod observe;
 mod qparams;
 mod quantizer;
 mod real;
 mod requantizer;
 
 #[cfg(feature = "alloc")]
+pub use calibrate::{Calibrator, Quality};
+#[cfg(feature = "alloc")]
 pub use dynamic::DynamicBuffers;
+#[cfg(feature = "alloc")]
+pub use observe::{Histogram, HistogramState, PerChannel};
 #[cfg(feature = "alloc")]
 pub use qparams::ParamList;
 pub use {
@@ -37,6 +44,7 @@ pub use {
     dynamic::DynamicQuantizer,
     grouping::Grouping,
     levels::{Interval, Levels, Scheme},
+    observe::{MinMax, MovingAverage, MovingAverageState, NonFinite, Observer},
     qparams::QParams,
     quantizer::Quantizer,
     real::Real,

@@ -1,0 +1,302 @@
+//! The distribution of what was observed, in constant memory and the same for every way the data came.
+
+use alloc::{vec, vec::Vec};
+
+use super::{Interval, Levels, NonFinite, Observer, Scheme, join};
+use crate::{
+    Error,
+    quant::{Calibrator, QParams, Quality, calibrate::Points},
+};
+
+/// A histogram of everything observed, and a [`Calibrator`] that chooses the range from it.
+///
+/// The first 65,536 values are kept as they are: a small calibration set gets the exact answer. When there are more, they are
+/// counted in 32,768 bins over `-2^e .. 2^e`, where `e` is the smallest that holds the largest magnitude. When a larger
+/// value comes, pairs of bins join and `e` grows: a bin of the finer grid lies inside one of the coarser grid, so that the
+/// counts depend on the values alone, not on their order, their batches, or on the threads whose histograms were merged. A bin is
+/// 1/8192 to 1/16384 of the largest magnitude wide.
+///
+/// Memory: at most [`Histogram::MAX_BYTES`], 768 KiB, while one form becomes the other; 256 KiB afterwards, however much
+/// data passes.
+///
+/// ```
+/// use i8gemm::quant::{Calibrator, Histogram, Levels, Observer, Scheme};
+/// let mut histogram = Histogram::new(Calibrator::Percentile(99.0));
+/// let values: Vec<f32> = (0..1000).map(|i| i as f32 * 0.001).collect();
+/// histogram.observe(&values)?;
+/// histogram.observe(&[50.0])?; // an outlier
+/// let range = histogram.range(Levels::U8, Scheme::Affine)?;
+/// assert!(range.max < 1.1);
+/// // The same data by another method.
+/// let all = histogram.calibrate(Calibrator::MinMax, Levels::U8, Scheme::Affine)?;
+/// assert_eq!(all.max, 50.0);
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "HistogramState", into = "HistogramState")
+)]
+pub struct Histogram(HistogramState);
+
+/// All there is to a [`Histogram`], as plain data.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct HistogramState {
+    /// Chooses the range.
+    pub calibrator: Calibrator,
+    /// What happens to NaN and infinities.
+    pub non_finite: NonFinite,
+    /// Values observed.
+    pub count: u64,
+    /// Smallest and largest value.
+    pub observed: Option<Interval>,
+    /// The values themselves while there are no more than 65,536; empty afterwards.
+    pub values: Vec<f32>,
+    /// Bins cover `-2^exponent .. 2^exponent`.
+    pub exponent: i32,
+    /// Counts of the bins: none, or 32,768.
+    pub bins: Vec<u64>,
+}
+
+/// Values kept as they are.
+const EXACT: usize = 1 << 16;
+/// Bins below 0, and as many above.
+const HALF: i32 = 1 << 14;
+const BINS: usize = 2 * HALF as usize;
+/// The exponent of bins for nothing but zeros; below that of the smallest f32.
+const MIN_EXPONENT: i32 = -149;
+
+impl Histogram {
+    /// The most memory that a histogram ever takes: the values, and the bins that they turn into.
+    pub const MAX_BYTES: usize = 2 * 4 * EXACT + 8 * BINS;
+
+    /// Nothing observed yet; NaN and infinities are refused.
+    #[must_use]
+    pub fn new(calibrator: Calibrator) -> Self {
+        Self(HistogramState {
+            calibrator,
+            non_finite: NonFinite::Error,
+            count: 0,
+            observed: None,
+            values: Vec::new(),
+            exponent: MIN_EXPONENT,
+            bins: Vec::new(),
+        })
+    }
+
+    /// What to do with NaN and infinities.
+    #[must_use]
+    pub fn non_finite(mut self, non_finite: NonFinite) -> Self {
+        self.0.non_finite = non_finite;
+        self
+    }
+
+    /// Bytes of memory that it holds, itself aside: never more than [`Histogram::MAX_BYTES`].
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        4 * self.0.values.capacity() + 8 * self.0.bins.capacity()
+    }
+
+    /// Values observed.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.count
+    }
+
+    /// Smallest and largest value.
+    #[must_use]
+    pub fn observed(&self) -> Option<Interval> {
+        self.0.observed
+    }
+
+    /// The range by a method of the caller's choice.
+    ///
+    /// # Errors
+    /// [`Error::NothingObserved`]; [`Error::Parameter`] for a percentile outside 0..=100.
+    pub fn calibrate(&self, method: Calibrator, levels: Levels, scheme: Scheme) -> Result<Interval, Error> {
+        method.range(&self.points()?, levels, scheme)
+    }
+
+    /// What quantizing to these levels with these parameters does to what was observed.
+    ///
+    /// # Errors
+    /// [`Error::NothingObserved`], [`Error::Scale`].
+    pub fn quality(&self, params: QParams, levels: Levels) -> Result<Quality, Error> {
+        let points = self.points()?;
+        if !(params.scale > 0.0 && params.scale.is_finite()) {
+            return Err(Error::Scale { what: "scale", index: 0, value: params.scale.into() });
+        }
+        Ok(points.quality(params, levels))
+    }
+
+    /// Counts over `bins` equal parts of the observed range, to be drawn.
+    ///
+    /// # Errors
+    /// [`Error::NothingObserved`], [`Error::Zero`] for no bins.
+    pub fn counts(&self, bins: usize) -> Result<Vec<u64>, Error> {
+        if bins == 0 {
+            return Err(Error::Zero { what: "bins" });
+        }
+        let points = self.points()?;
+        Ok(points.uniform(bins, points.range).counts)
+    }
+
+    /// Everything observed as numbers with counts, in ascending order.
+    fn points(&self) -> Result<Points, Error> {
+        let HistogramState { observed, values, exponent, bins, .. } = &self.0;
+        let range = observed.ok_or(Error::NothingObserved)?;
+        if bins.is_empty() {
+            let mut values = values.clone();
+            values.sort_by(f32::total_cmp);
+            return Ok(Points::new(range, values.into_iter().map(|x| (x, 1))));
+        }
+        let width = libm::exp2(f64::from(exponent - HALF.trailing_zeros() as i32));
+        let centre = |i: usize| (((i as f64 - f64::from(HALF)) + 0.5) * width) as f32;
+        let points = bins.iter().enumerate().filter(|(_, count)| **count > 0);
+        Ok(Points::new(range, points.map(|(i, &count)| (centre(i).clamp(range.min, range.max), count))))
+    }
+
+    /// Counts finite values whose magnitude is at most that of `range`.
+    fn add(&mut self, values: &[f32], range: Interval) {
+        let state = &mut self.0;
+        let finite = values.iter().copied().filter(|x| x.is_finite());
+        if state.bins.is_empty() {
+            // No more than fit, however many come.
+            let room = EXACT - state.values.len();
+            let new = finite.clone().count();
+            if new <= room {
+                state.values.extend(finite);
+                return;
+            }
+            state.exponent = MIN_EXPONENT;
+            state.bins = vec![0; BINS];
+            let kept = core::mem::take(&mut state.values);
+            if let Some(range) = state.observed {
+                state.widen(range);
+                state.bin(kept.into_iter());
+            }
+        }
+        state.widen(range);
+        state.bin(finite);
+    }
+}
+
+impl HistogramState {
+    /// Joins bins until they hold the range.
+    fn widen(&mut self, range: Interval) {
+        let exponent = exponent_above(range.max_abs());
+        if exponent <= self.exponent {
+            return;
+        }
+        let shift = (exponent - self.exponent).min(31);
+        let mut joined = vec![0; BINS];
+        for (i, &count) in self.bins.iter().enumerate() {
+            // Rounds down on both sides of 0, as the bins themselves do.
+            joined[(((i as i32 - HALF) >> shift) + HALF) as usize] += count;
+        }
+        (self.bins, self.exponent) = (joined, exponent);
+    }
+
+    /// Counts values that the bins hold.
+    fn bin(&mut self, values: impl Iterator<Item = f32>) {
+        let factor = libm::exp2(f64::from(HALF.trailing_zeros() as i32 - self.exponent));
+        for x in values {
+            // Exact: a power of two, and f64 has room for every f32 times it.
+            let scaled = f64::from(x) * factor;
+            let whole = scaled as i32;
+            let floor = whole - i32::from(scaled < f64::from(whole));
+            self.bins[(floor + HALF) as usize] += 1;
+        }
+    }
+}
+
+/// The smallest exponent, not below that of nothing but zeros, whose power of two is above the magnitude.
+fn exponent_above(magnitude: f32) -> i32 {
+    // frexp: magnitude = f * 2^e with f in 0.5..1.
+    if magnitude == 0.0 { MIN_EXPONENT } else { libm::frexp(magnitude.into()).1.max(MIN_EXPONENT) }
+}
+
+impl Observer for Histogram {
+    fn observe(&mut self, values: &[f32]) -> Result<(), Error> {
+        let Some(range) = self.0.non_finite.range(values)? else { return Ok(()) };
+        self.add(values, range);
+        let ignored = if self.0.non_finite == NonFinite::Ignore {
+            values.iter().filter(|x| !x.is_finite()).count()
+        } else {
+            0
+        };
+        self.0.count += (values.len() - ignored) as u64;
+        self.0.observed = join(self.0.observed, Some(range));
+        Ok(())
+    }
+
+    fn merge(&mut self, other: &Self) -> Result<(), Error> {
+        if self.0.calibrator != other.0.calibrator {
+            return Err(Error::State { what: "histograms of different calibrators" });
+        }
+        let Some(range) = other.0.observed else { return Ok(()) };
+        if other.0.bins.is_empty() {
+            self.add(&other.0.values, range);
+        } else {
+            let mut theirs = other.0.clone();
+            if self.0.bins.is_empty() {
+                let ours = core::mem::take(&mut self.0.values);
+                if let Some(range) = self.0.observed {
+                    theirs.widen(range);
+                    theirs.bin(ours.into_iter());
+                }
+                (self.0.bins, self.0.exponent) = (theirs.bins, theirs.exponent);
+            } else {
+                theirs.widen(self.0.observed.unwrap_or(range));
+                self.0.widen(range);
+                self.0.bins.iter_mut().zip(&theirs.bins).for_each(|(a, b)| *a += b);
+            }
+        }
+        self.0.count += other.0.count;
+        self.0.observed = join(self.0.observed, Some(range));
+        Ok(())
+    }
+
+    fn range(&self, levels: Levels, scheme: Scheme) -> Result<Interval, Error> {
+        self.calibrate(self.0.calibrator, levels, scheme)
+    }
+}
+
+impl TryFrom<HistogramState> for Histogram {
+    type Error = Error;
+
+    /// # Errors
+    /// [`Error::State`] when the counts contradict each other, [`Error::Range`].
+    fn try_from(state: HistogramState) -> Result<Self, Error> {
+        let HistogramState { count, observed, values, exponent, bins, .. } = &state;
+        let wrong = |what| Err(Error::State { what });
+        observed.map_or(Ok(()), Interval::check)?;
+        if observed.is_some() != (*count > 0) {
+            return wrong("a range without values, or values without a range");
+        }
+        let held = if bins.is_empty() {
+            if values.len() > EXACT || values.iter().any(|x| !x.is_finite()) {
+                return wrong("more values than are kept, or one that is not finite");
+            }
+            values.len() as u64
+        } else {
+            let largest = observed.map_or(0.0, Interval::max_abs);
+            if bins.len() != BINS || !values.is_empty() || *exponent != exponent_above(largest) {
+                return wrong("bins that do not fit the observed range");
+            }
+            bins.iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
+        };
+        if held != *count {
+            return wrong("counts that do not add up");
+        }
+        Ok(Self(state))
+    }
+}
+
+impl From<Histogram> for HistogramState {
+    fn from(histogram: Histogram) -> Self {
+        histogram.0
+    }
+}

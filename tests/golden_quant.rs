@@ -1,0 +1,277 @@
+//! Quantization against PyTorch and ONNX Runtime: their answers, read from `tests/golden/` when the tests run. Other files of
+//! the same form may be put in their place.
+
+mod common;
+#[path = "common/golden.rs"]
+mod file;
+
+use std::collections::HashMap;
+
+use common::kernels;
+use file::cases;
+use i8gemm::{
+    MatRef, Operand,
+    quant::{
+        Calibrator, DynamicQuantizer, Histogram, Interval, Levels, MinMax, MovingAverage, Observer,
+        PerChannel, QParams, Quantizer, Rounding, Scheme,
+    },
+    reference,
+};
+use serde::Deserialize;
+
+/// Levels of a type's name.
+fn levels(dtype: &str) -> Levels {
+    match dtype {
+        "i8" => Levels::I8,
+        "u8" => Levels::U8,
+        other => panic!("unknown type {other}"),
+    }
+}
+
+fn scheme(name: &str) -> Scheme {
+    match name {
+        "affine" => Scheme::Affine,
+        "symmetric" => Scheme::Symmetric,
+        other => panic!("unknown scheme {other}"),
+    }
+}
+
+#[derive(Deserialize)]
+struct Params {
+    min: f32,
+    max: f32,
+    dtype: String,
+    scheme: String,
+    qmin: i32,
+    qmax: i32,
+    scale: f32,
+    zero_point: i32,
+}
+
+#[test]
+fn golden_qparams_torch() {
+    for case in cases::<Params>("qparams_torch.json") {
+        let levels = levels(&case.dtype);
+        assert_eq!((levels.min(), levels.max()), (case.qmin, case.qmax));
+        let range = Interval { min: case.min, max: case.max };
+        let params = QParams::new(levels, scheme(&case.scheme), range).unwrap();
+        let expected = QParams { scale: case.scale, zero_point: case.zero_point };
+        assert_eq!(params, expected, "{range:?}, {}, {}", case.dtype, case.scheme);
+    }
+}
+
+#[derive(Deserialize)]
+struct Quantize {
+    dtype: String,
+    scale: f32,
+    zero_point: i32,
+    x: Vec<f64>,
+    torch: Vec<i32>,
+    onnx: Vec<i32>,
+}
+
+fn check_quantize<T: Operand>(case: &Quantize) {
+    let params = QParams { scale: case.scale, zero_point: case.zero_point };
+    // Beyond f32 a number of the file is infinite.
+    let x: Vec<f32> = case.x.iter().map(|&x| x as f32).collect();
+    let levels = Levels::of::<T>();
+    for kernel in kernels() {
+        for (reciprocal, answers) in [(false, &case.onnx), (true, &case.torch)] {
+            let quantizer = Quantizer::<T>::per_tensor(params).kernel(kernel);
+            let quantizer = if reciprocal { quantizer.reciprocal() } else { quantizer };
+            let mut q = vec![bytemuck::cast::<u8, T>(0); x.len()];
+            quantizer.quantize(&x, &mut q).unwrap();
+            for (i, (q, &x)) in q.iter().zip(&x).enumerate() {
+                let steps = if reciprocal { x * (1.0 / case.scale) } else { x / case.scale };
+                // PyTorch converts to i32 before it clamps: what does not fit wraps, in ways that depend on the place of
+                // the value in the slice. Here it saturates.
+                let expected = match steps {
+                    _ if steps.abs() < 2e9 => answers[i],
+                    _ if steps > 0.0 => levels.max(),
+                    _ => levels.min(),
+                };
+                assert_eq!(q.widen(), expected, "{kernel}: {x} / {}, reciprocal: {reciprocal}", case.scale);
+                let by_reference = reference::quantize(x, params, levels, Rounding::HalfEven, reciprocal, i);
+                assert_eq!(by_reference, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn golden_quantize() {
+    for case in cases::<Quantize>("quantize.json") {
+        match &*case.dtype {
+            "i8" => check_quantize::<i8>(&case),
+            "u8" => check_quantize::<u8>(&case),
+            other => panic!("unknown type {other}"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Dynamic {
+    x: Vec<f32>,
+    y: Vec<u8>,
+    scale: f32,
+    zero_point: i32,
+}
+
+#[test]
+fn golden_dynamic_quantize_linear() {
+    for case in cases::<Dynamic>("dynamic_quantize_linear.json") {
+        for kernel in kernels() {
+            let len = case.x.len();
+            let (mut y, mut scale, mut zero_point, mut sum) = (vec![0u8; len], [0.0], [0], [0]);
+            let x = MatRef::row_major(&case.x, 1, len).unwrap();
+            let quantizer = DynamicQuantizer::per_tensor().kernel(kernel);
+            quantizer.quantize_into(x, &mut y, &mut scale, &mut zero_point, &mut sum).unwrap();
+            assert_eq!((scale, zero_point), ([case.scale], [case.zero_point]), "{kernel}");
+            assert_eq!(y, case.y, "{kernel}");
+            assert_eq!(sum[0], case.y.iter().map(|&y| i32::from(y)).sum::<i32>(), "{kernel}");
+        }
+    }
+}
+
+/// What is neither integer nor one rounding agrees to this share.
+const TOLERANCE: f64 = 1e-6;
+
+fn close(actual: f32, expected: f64) -> bool {
+    (f64::from(actual) - expected).abs() <= TOLERANCE * expected.abs()
+}
+
+#[derive(Deserialize)]
+struct Observers {
+    batches: Vec<Vec<f32>>,
+    results: HashMap<String, Observed>,
+    per_channel_12x500_i8_symmetric: PerChannelParams,
+}
+
+#[derive(Deserialize)]
+struct Observed {
+    scale: f32,
+    zero_point: i32,
+    min: f64,
+    max: f64,
+}
+
+#[derive(Deserialize)]
+struct PerChannelParams {
+    scale: Vec<f32>,
+    zero_point: Vec<i32>,
+}
+
+#[test]
+fn golden_observers_torch() {
+    for case in cases::<Observers>("observers_torch.json") {
+        let mut minmax = MinMax::new();
+        let mut average = MovingAverage::default();
+        let mut histogram = Histogram::new(Calibrator::HistogramL2);
+        for batch in &case.batches {
+            minmax.observe_batch(batch).unwrap();
+            average.observe_batch(batch).unwrap();
+            histogram.observe_batch(batch).unwrap();
+        }
+        for (name, expected) in &case.results {
+            let parts: Vec<&str> = name.split('/').collect();
+            let [method, dtype, scheme_name] = parts[..] else { panic!("{name} is not method/type/scheme") };
+            let (levels, scheme) = (levels(dtype), scheme(scheme_name));
+            match method {
+                "minmax" => {
+                    let range = minmax.range(levels, scheme).unwrap();
+                    assert_eq!((range.min.into(), range.max.into()), (expected.min, expected.max), "{name}");
+                    let params = minmax.qparams(levels, scheme).unwrap();
+                    assert_eq!(
+                        (params.scale, params.zero_point),
+                        (expected.scale, expected.zero_point),
+                        "{name}"
+                    );
+                }
+                "moving_average" => {
+                    let range = average.range(levels, scheme).unwrap();
+                    assert!(
+                        close(range.min, expected.min) && close(range.max, expected.max),
+                        "{name}: {range:?}"
+                    );
+                    let params = average.qparams(levels, scheme).unwrap();
+                    assert!(close(params.scale, expected.scale.into()), "{name}: {params:?}");
+                    assert_eq!(params.zero_point, expected.zero_point, "{name}");
+                }
+                "histogram_l2" => {
+                    // One bin of the range, which a scale has one part in `steps` of; symmetric ranges have two ends.
+                    let all = histogram.observed().unwrap();
+                    let bin = f64::from(all.max - all.min) / 2048.0;
+                    let ends = if scheme == Scheme::Affine { 1.0 } else { 2.0 };
+                    let params = histogram.qparams(levels, scheme).unwrap();
+                    let off = f64::from(params.scale - expected.scale).abs() * f64::from(levels.steps());
+                    assert!(off <= ends * bin, "{name}: {params:?}, {off} of {bin}");
+                    // A zero point moves with the lower end.
+                    let slack = (bin / f64::from(expected.scale)).ceil() as i32;
+                    assert!((params.zero_point - expected.zero_point).abs() <= slack, "{name}: {params:?}");
+                }
+                other => panic!("unknown observer {other}"),
+            }
+        }
+        let all: Vec<f32> = case.batches.concat();
+        let expected = &case.per_channel_12x500_i8_symmetric;
+        let mut channels = PerChannel::new(MinMax::new(), 12, 500).unwrap();
+        channels.observe(&all).unwrap();
+        let params = channels.params(Levels::I8, Scheme::Symmetric).unwrap();
+        assert_eq!((&params.scales, &params.zero_points), (&expected.scale, &expected.zero_point));
+    }
+}
+
+#[derive(Deserialize)]
+struct Calibrated {
+    x: Vec<f32>,
+    kl_tensorrt_amax: f64,
+    mse_grid: MseGrid,
+    #[serde(flatten)]
+    onnx_runtime: HashMap<String, [f64; 2]>,
+}
+
+#[derive(Deserialize)]
+struct MseGrid {
+    best_amax: f64,
+    best_mse: f64,
+}
+
+#[test]
+fn golden_calibrators() {
+    for case in cases::<Calibrated>("calibrators.json") {
+        let mut histogram = Histogram::new(Calibrator::MinMax);
+        histogram.observe(&case.x).unwrap();
+        let amax = histogram.observed().unwrap().max_abs();
+        let symmetric = |method| histogram.calibrate(method, Levels::I8.narrow(), Scheme::Symmetric).unwrap();
+
+        let bin = f64::from(amax) / 2048.0;
+        let kl = f64::from(symmetric(Calibrator::KlTensorRt).max_abs());
+        assert!((kl - case.kl_tensorrt_amax).abs() <= bin, "{kl}, {}", case.kl_tensorrt_amax);
+
+        let mse = symmetric(Calibrator::Mse);
+        assert!(close(mse.max_abs(), case.mse_grid.best_amax), "{mse:?}, {}", case.mse_grid.best_amax);
+        let params = QParams::symmetric(Levels::I8.narrow(), mse.max_abs()).unwrap();
+        let quality = histogram.quality(params, Levels::I8.narrow()).unwrap();
+        assert!((quality.mse / case.mse_grid.best_mse - 1.0).abs() < TOLERANCE, "{quality:?}");
+
+        for (name, expected) in &case.onnx_runtime {
+            // ort_percentile_99.9_sym, ort_entropy_asym
+            let rest = name.strip_prefix("ort_").unwrap_or_else(|| panic!("unknown result {name}"));
+            let (method, scheme) = rest.rsplit_once('_').unwrap();
+            let scheme = match scheme {
+                "sym" => Scheme::Symmetric,
+                "asym" => Scheme::Affine,
+                other => panic!("unknown scheme {other}"),
+            };
+            let (method, tolerance) = match method.strip_prefix("percentile_") {
+                Some(percent) => (Calibrator::Percentile(percent.parse().unwrap()), 0.0),
+                None => (Calibrator::KlOnnxRuntime, 2.0 * bin),
+            };
+            let range = histogram.calibrate(method, Levels::I8, scheme).unwrap();
+            for (actual, expected) in [(range.min, expected[0]), (range.max, expected[1])] {
+                let off = (f64::from(actual) - expected).abs();
+                assert!(off <= tolerance || close(actual, expected), "{name}: {range:?}, {expected:?}");
+            }
+        }
+    }
+}
