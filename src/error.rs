@@ -190,7 +190,7 @@ pub enum Error {
         what: &'static str,
     },
     /// A codebook whose entries are not finite numbers in ascending order.
-    #[error("codebook entry {index}, {value}, is not a finite number above the one before it")]
+    #[error("codebook entry {index}, {value}, is not finite or below the one before it")]
     Codebook {
         /// Index of the entry.
         index: usize,

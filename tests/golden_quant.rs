@@ -12,8 +12,8 @@ use file::cases;
 use i8gemm::{
     MatRef, Operand,
     quant::{
-        Calibrator, DynamicQuantizer, Histogram, Interval, Levels, MinMax, MovingAverage, Observer,
-        PerChannel, QParams, Quantizer, Rounding, Scheme,
+        Calibrator, DynamicQuantizer, Grouping, Histogram, Interval, Levels, MinMax, MovingAverage, Observer,
+        PerChannel, QParams, Quantizer, Rounding, Scheme, fake::FakeQuantizer,
     },
     reference,
 };
@@ -273,5 +273,43 @@ fn golden_calibrators() {
                 assert!(off <= tolerance || close(actual, expected), "{name}: {range:?}, {expected:?}");
             }
         }
+    }
+}
+
+#[derive(Deserialize)]
+struct Fake {
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    scale: f32,
+    zero_point: i32,
+    y: Vec<f32>,
+    dx: Vec<f32>,
+    learnable_dx: Vec<f32>,
+    learnable_dscale: f64,
+    learnable_dzero_point: f64,
+}
+
+#[test]
+fn golden_fake_quantize() {
+    for case in cases::<Fake>("fake_quantize.json") {
+        let len = case.x.len();
+        let (mut y, mut mask, mut dx) = (vec![0.0; len], vec![0; len.div_ceil(8)], vec![0.0; len]);
+        let quantizer = FakeQuantizer::new(Grouping::per_tensor(), case.scale, case.zero_point).reciprocal();
+        quantizer.forward(&case.x, &mut y, &mut mask).unwrap();
+        quantizer.backward(&case.dy, &mask, &mut dx).unwrap();
+        assert_eq!((&y, &dx), (&case.y, &case.dx));
+
+        // PyTorch's learnable backward pass rounds its zero point by cutting Z + 0.5 to an integer, which makes Z + 1 of a
+        // negative Z: its gradients are those of that zero point. Its sums are f32.
+        let zero_point = (case.zero_point as f32 + 0.5) as i32;
+        let quantizer = FakeQuantizer::new(Grouping::per_tensor(), case.scale, zero_point).reciprocal();
+        let (mut ds, mut dz) = ([0.0], [0.0]);
+        quantizer.backward_learnable(&case.x, &case.dy, &mut dx, &mut ds, &mut dz).unwrap();
+        assert_eq!(dx, case.learnable_dx);
+        let sizes: f64 = case.dy.iter().map(|dy| f64::from(dy.abs())).sum();
+        let (largest, scale) =
+            (f64::from(127 - zero_point).max(f64::from(zero_point + 128)), f64::from(case.scale));
+        assert!((f64::from(ds[0]) - case.learnable_dscale).abs() <= TOLERANCE * sizes * largest, "{ds:?}");
+        assert!((f64::from(dz[0]) - case.learnable_dzero_point).abs() <= TOLERANCE * sizes * scale, "{dz:?}");
     }
 }

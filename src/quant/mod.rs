@@ -11,6 +11,7 @@
 //! | [`Calibrator`] | which part of what was observed to keep: all, a percentile, least squared error, least divergence |
 //! | [`fake`] | quantization in training: forward, backward |
 //! | [`Codebook`] | values from a table of 16 instead of a line |
+//! | [`binary_weights`], [`ternary_weights`] | weights of one bit and of three values |
 //!
 //! # Where this differs from the survey it follows
 //!
@@ -21,8 +22,10 @@
 
 #[cfg(feature = "alloc")]
 mod calibrate;
+mod codebook;
 mod dynamic;
 mod engine;
+pub mod fake;
 mod grouping;
 mod levels;
 mod observe;
@@ -30,6 +33,7 @@ mod qparams;
 mod quantizer;
 mod real;
 mod requantizer;
+mod weights;
 
 #[cfg(feature = "alloc")]
 pub use calibrate::{Calibrator, Quality};
@@ -41,6 +45,7 @@ pub use observe::{Histogram, HistogramState, PerChannel};
 pub use qparams::ParamList;
 pub use {
     crate::kernels::slices::Rounding,
+    codebook::Codebook,
     dynamic::DynamicQuantizer,
     grouping::Grouping,
     levels::{Interval, Levels, Scheme},
@@ -49,4 +54,5 @@ pub use {
     quantizer::Quantizer,
     real::Real,
     requantizer::{Integer, Requantizer},
+    weights::{Ternary, binary_weights, ternary_weights},
 };
