@@ -4,7 +4,12 @@
 mod common;
 
 use common::{Fill, Random, bytes, kernels};
-use i8gemm::{Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs, reference};
+use i8gemm::{
+    FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs,
+    Rhs,
+    quant::{DynamicQuantizer, Grouping, QParams, Quantizer, Requantizer, Rounding},
+    reference,
+};
 
 /// Memory between two protected pages; slices are handed out at its very end or its very start.
 struct Guarded {
@@ -128,6 +133,49 @@ fn buffers_that_end_at_a_protected_page() {
                         );
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Quantizing, requantizing, dequantizing and finding ranges, of slices and parameters that lie against protected pages.
+#[test]
+fn slices_that_end_at_a_protected_page() {
+    let mut random = Random(1);
+    let [mut reals, mut scales, mut back] = [(); 3].map(|()| Guarded::new(4 * 300));
+    let [mut zeros, mut sums, mut quantized, mut codes] = [(); 4].map(|()| Guarded::new(4 * 300));
+    for kernel in kernels() {
+        for len in (0..40).chain([63, 64, 65, 127, 128, 129, 300]) {
+            for at_end in [true, false] {
+                let x: Vec<f32> = (0..len).map(|_| random.range(-9999, 9999) as f32 * 0.01).collect();
+                let each: Vec<f32> = (0..len).map(|_| random.scale()).collect();
+                let offsets: Vec<i32> = (0..len).map(|_| random.range(-128, 127)).collect();
+                let x = &*reals.filled(&x, at_end);
+                let (each, offsets) = (&*scales.filled(&each, at_end), &*zeros.filled(&offsets, at_end));
+                let q = quantized.slice::<i8>(len, at_end);
+                let channels = Grouping::per_channel(&[len], 0).unwrap();
+                for rounding in [Rounding::HalfEven, Rounding::Floor] {
+                    let one = Quantizer::<i8>::per_tensor(QParams { scale: 0.1, zero_point: 3 });
+                    one.rounding(rounding).kernel(kernel).quantize(x, q).unwrap();
+                    let own = Quantizer::<i8>::new(channels, each, offsets).kernel(kernel);
+                    own.rounding(rounding).quantize(x, q).unwrap();
+                    own.dequantize(q, back.slice(len, at_end)).unwrap();
+                }
+                let values = &*sums.filled(offsets, at_end);
+                Requantizer::new(channels, each, 3).kernel(kernel).requantize(values, q).unwrap();
+                let fixed = FixedPoint::from_scale(0.3).unwrap();
+                Requantizer::fixed(Grouping::per_tensor(), fixed, FixedRounding::Double, 3)
+                    .kernel(kernel)
+                    .requantize(values, q)
+                    .unwrap();
+                let bytes = &*codes.filled(q, at_end);
+                let between = Requantizer::<i8>::new(channels, each, 3).kernel(kernel);
+                between.requantize(bytes, q).unwrap();
+                let (mut scale, mut zero, mut sum) = ([0.0], [0], [0]);
+                DynamicQuantizer::per_row()
+                    .kernel(kernel)
+                    .quantize_into(MatRef::row_major(x, 1, len).unwrap(), q, &mut scale, &mut zero, &mut sum)
+                    .unwrap();
             }
         }
     }
