@@ -135,8 +135,11 @@ fn toolchain(workspace: &Workspace, program: &str) -> Command {
 fn for_target(mut command: Command, workspace: &Workspace, target: &str) -> Command {
     // Static: under QEMU 7.2 a dynamically linked program hangs as soon as it makes a thread.
     // Warnings are errors here too: no other toolchain of the run sees this target's code.
-    command
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-D warnings -C target-feature=+crt-static");
+    // Symbols of version 0 say which instance of a generic function they are: the rows of a tile.
+    command.env(
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        "-D warnings -C target-feature=+crt-static -C symbol-mangling-version=v0",
+    );
     if is_cross() {
         command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
     }
