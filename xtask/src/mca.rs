@@ -85,7 +85,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let chart = args.chart.clone().unwrap_or_else(|| workspace.target.join("xtask/mca.svg"));
     chart::draw(&chart, &figures)?;
     if args.json {
-        figures.iter().try_for_each(|figure| anyhow::Ok(println!("{}", serde_json::to_string(figure)?)))?;
+        print!("{}", json_lines(&figures)?);
     } else {
         println!(
             "{}\n\nMAC/cycle; a peak is what the arithmetic of the kernel's loops alone would reach.",
@@ -218,6 +218,10 @@ fn list(tiles: &[Tile], text: &str) -> Result<ExitCode> {
         tile.body.iter().for_each(|text| println!("    {text}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn json_lines(items: &[impl Serialize]) -> Result<String> {
+    items.iter().map(|item| Ok(serde_json::to_string(item)? + "\n")).collect()
 }
 
 /// A data file of this program.

@@ -4,10 +4,12 @@
 //! qemu-aarch64 -plugin libcount_instructions.so,out=FILE PROGRAM
 //! ```
 //!
-//! FILE then has the address that the program's entry point was loaded at and, a line each, the blocks: address, number of
-//! instructions, times executed. Numbers are decimal. A block that was translated more than once has one line.
+//! FILE then has the address that the program's entry point was loaded at and, a line each, the blocks:
+//! address, number of instructions, times executed. Numbers are decimal. A block that was translated more
+//! than once has one line.
 //!
-//! The interface is that of QEMU 6 to 8 (`qemu-plugin.h`, version 1). Emulators that are linked statically have none.
+//! The interface is that of QEMU 6 to 8 (`qemu-plugin.h`, version 1). Emulators that are linked statically
+//! have none.
 
 #![cfg(target_os = "linux")]
 
@@ -61,7 +63,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
 ) -> c_int {
     // SAFETY: the caller's.
     let arguments = (0..argc as usize).map(|i| unsafe { CStr::from_ptr(*argv.add(i)) }.to_string_lossy());
-    let Some(file) = arguments.filter_map(|a| a.strip_prefix("out=").map(str::to_owned)).last() else {
+    let Some(file) = arguments.filter_map(|a| a.strip_prefix("out=").map(str::to_owned)).next_back() else {
         eprintln!("count-instructions: say where the counts go: out=FILE");
         return 1;
     };

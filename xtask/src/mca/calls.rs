@@ -1,13 +1,19 @@
 //! Whole calls: instructions for each product, counted under QEMU, with what surrounds the loops.
 
-use std::{collections::HashMap, fs, path::Path, process::ExitCode};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::{
-    read, step,
+    json_lines, read, step,
     tiles::{self, KERNELS, Tile},
 };
 use crate::{
@@ -19,7 +25,8 @@ use crate::{
 /// The emulator that is linked dynamically: the static one takes no plugins.
 const PACKAGES: &[&str] = &["qemu-user"];
 
-/// M, K, N and how many times the bare loop's instructions for each product a call may take, where there is a limit.
+/// M, K, N and how many times the bare loop's instructions for each product a call may take, where there is a
+/// limit.
 const SHAPES: [([u64; 3], Option<f64>); 11] = [
     ([1, 1024, 1024], Some(1.3)),
     ([1, 4096, 4096], None),
@@ -49,6 +56,9 @@ struct Call {
     ratio: f64,
     at_most: Option<f64>,
     parts: Parts,
+    /// The functions that take most instructions outside of loops, and how many of the call's, in percent.
+    #[serde(skip)]
+    outside: Vec<(String, f64)>,
 }
 
 /// Where the instructions went, in percent.
@@ -97,19 +107,18 @@ pub fn main(workspace: &Workspace, only: Option<&str>, output: &str, json: bool)
         results.push(program.call(kernel, name, output, *at_most, macs, &one, &two)?);
     }
     if json {
-        results.iter().try_for_each(|call| anyhow::Ok(println!("{}", serde_json::to_string(call)?)))?;
+        print!("{}", json_lines(&results)?);
     } else {
         println!("{}", table(&results));
     }
     let missed = |call: &&Call| call.at_most.is_some_and(|limit| call.ratio > limit);
     for call in results.iter().filter(missed) {
+        let limit = call.at_most.unwrap_or_default();
         eprintln!(
-            "{} {}: {:.3} times the bare loop, above {}",
-            call.kernel,
-            call.shape,
-            call.ratio,
-            call.at_most.unwrap_or_default()
+            "{} {}: {:.3} times the bare loop, above {limit}; outside:",
+            call.kernel, call.shape, call.ratio
         );
+        call.outside.iter().for_each(|(function, percent)| eprintln!("{percent:7.1} %  {function}"));
     }
     Ok(if results.iter().any(|call| missed(&call)) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -187,24 +196,32 @@ impl Program {
         let tile = tile
             .filter(|tile| turns(tile) > 0)
             .with_context(|| format!("no loop of {kernel} was executed"))?;
-        let in_loops: u64 = self.tiles.iter().flat_map(|tile| &tile.addresses).map(difference).sum();
+        let loops: HashSet<u64> = self.tiles.iter().flat_map(|tile| &tile.addresses).copied().collect();
+        let in_loops: u64 = loops.iter().map(difference).sum();
         let (mut in_tiles, mut packing) = (0, 0);
+        let mut by_function = Vec::new();
         for function in functions(&self.disassembly) {
             let Some(name) = function.first().map(|first| first.function) else { continue };
-            let count: u64 = function.iter().map(|i| difference(&i.address)).sum();
-            if self.tiles.iter().any(|tile| tile.function == name) {
+            let outside = function.iter().filter(|i| !loops.contains(&i.address));
+            let count: u64 = outside.map(|i| difference(&i.address)).sum();
+            // A loop may have been moved into the function that goes through the tiles.
+            if self.tiles.iter().any(|tile| tile.function == name && !name.ends_with("::multiply")) {
                 in_tiles += count;
             } else if ["pack_", "row_sums", "tail_block"].iter().any(|part| name.contains(part)) {
                 packing += count;
             }
+            by_function.push((name, count));
         }
+        by_function.sort_by_key(|(_, count)| Reverse(*count));
         let percent = |part: u64| 100.0 * part as f64 / instructions as f64;
         let parts = Parts {
             loops: percent(in_loops),
-            tiles: percent(in_tiles - in_loops),
+            tiles: percent(in_tiles),
             packing: percent(packing),
-            rest: percent(instructions - in_tiles - packing),
+            rest: percent(instructions - in_loops - in_tiles - packing),
         };
+        let outside = by_function.iter().take(4).filter(|(_, count)| *count > 0);
+        let outside = outside.map(|(name, count)| ((*name).to_owned(), percent(*count))).collect();
         let instructions_per_mac = instructions as f64 / macs as f64;
         let bare_loop = tile.instructions_per_mac();
         Ok(Call {
@@ -218,6 +235,7 @@ impl Program {
             ratio: instructions_per_mac / bare_loop,
             at_most,
             parts,
+            outside,
         })
     }
 }

@@ -1,8 +1,8 @@
-//! The cores that loops are compared on, and what a loop takes on each: by llvm-mca where its model can be trusted, else by
-//! issue slots.
+//! The cores that loops are compared on, and what a loop takes on each: by llvm-mca where its model can be
+//! trusted, else by issue slots.
 //!
-//! Figures of one core are compared with each other only. llvm-mca's Neoverse N1 is a little pessimistic; its Cortex-A76 is
-//! really the A57, its Apple M1 an older Apple core with three vector units.
+//! Figures of one core are compared with each other only. llvm-mca's Neoverse N1 is a little pessimistic; its
+//! Cortex-A76 is really the A57, its Apple M1 an older Apple core with three vector units.
 
 use std::{collections::HashMap, fmt::Write, fs};
 

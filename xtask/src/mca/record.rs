@@ -1,10 +1,10 @@
 //! The figures that the test holds the loops to.
 
-use std::{fmt::Write, fs};
+use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Figure, data, read};
+use super::{Figure, data, json_lines, read};
 use crate::run::Workspace;
 
 /// A figure for each line, as `--json` prints them.
@@ -15,11 +15,7 @@ const MARGIN: f64 = 0.03;
 
 pub fn write(workspace: &Workspace, figures: &[Figure]) -> Result<()> {
     let path = data(workspace, FILE);
-    let mut text = String::new();
-    for figure in figures {
-        writeln!(text, "{}", serde_json::to_string(figure)?)?;
-    }
-    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(&path, json_lines(figures)?).with_context(|| format!("cannot write {}", path.display()))?;
     eprintln!("recorded: {}", path.display());
     Ok(())
 }

@@ -1,16 +1,20 @@
 //! Issue slots of the in-order cores Cortex-A53 and A55, of which llvm-mca's models rank schedules wrongly.
 //!
-//! Both cores issue up to two adjacent instructions a cycle, in program order. The rules, as ARM published them:
+//! Both cores issue up to two adjacent instructions a cycle, in program order. The rules, as ARM published
+//! them:
 //!
 //! - Loads move 64 bits a cycle: a 128-bit load takes the slots of two cycles and pairs with nothing.
-//! - Of vector arithmetic, 128 bits are issued a cycle: a multiply does not pair with another, nor with an addition.
+//! - Of vector arithmetic, 128 bits are issued a cycle: a multiply does not pair with another, nor with an
+//!   addition.
 //! - A55: `ldr d`, `ldr x` and `ins` each pair with a 128-bit multiply.
-//! - A53: a vector load does not pair with a 128-bit multiply, nor does `ins`. `ldr d` pairs with `ins`, and `ldr x` with a
-//!   multiply.
-//! - Two loads do not pair. Scalar arithmetic pairs with anything that takes one cycle; a taken branch ends its cycle.
+//! - A53: a vector load does not pair with a 128-bit multiply, nor does `ins`. `ldr d` pairs with `ins`, and
+//!   `ldr x` with a multiply.
+//! - Two loads do not pair. Scalar arithmetic pairs with anything that takes one cycle; a taken branch ends
+//!   its cycle.
 //! - The second of a pair does not use what the first one writes.
 //!
-//! Latency is left out: these are the cycles of a schedule that hides it, which is what schedules are compared by.
+//! Latency is left out: these are the cycles of a schedule that hides it, which is what schedules are
+//! compared by.
 
 use crate::loops::{name, operands};
 
@@ -66,7 +70,7 @@ fn class(text: &str) -> Class {
     let is_memory = name.starts_with("ld") || name.starts_with("st");
     let values: Vec<&str> = values(text).collect();
     let is_vector = |register: &str| !register.starts_with(['x', 'w']);
-    let bits: u32 = values.iter().map(|register| bits(register)).sum();
+    let bits: u32 = values.iter().copied().map(bits).sum();
     match name {
         _ if name.starts_with("ldr") && bits <= 64 && is_vector(values[0]) => Class::VectorLoad,
         _ if name.starts_with("ld") && bits <= 64 && !is_vector(values[0]) => Class::Load,
@@ -105,6 +109,11 @@ fn depends(first: &str, second: &str) -> bool {
 /// Registers that a load writes or a store reads: those before the address.
 fn values(text: &str) -> impl Iterator<Item = &str> {
     registers(operands(text).split('[').next().unwrap_or_default())
+}
+
+/// Bits that an instruction loads.
+pub fn loaded_bits(text: &str) -> u32 {
+    if name(text).starts_with("ld") { values(text).map(bits).sum() } else { 0 }
 }
 
 /// The registers among the operands, with their arrangements.

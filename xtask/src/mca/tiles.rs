@@ -1,7 +1,9 @@
-//! The loops of the ARM kernels: which there are, where they are found in the disassembly, what they consist of.
+//! The loops of the ARM kernels: which there are, where they are found in the disassembly, what they consist
+//! of.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
+use super::slots::loaded_bits;
 use crate::loops::{self, Instruction, Target, functions, inner_loops, name};
 
 /// What a kernel asks of a CPU; each has what those before it have.
@@ -98,37 +100,45 @@ impl Tile {
     }
 }
 
-/// The steady-state loops in a disassembly: of each function of a kernel, the loop that multiplies most in a turn.
+/// The steady-state loops in a disassembly: of each function of a kernel, the loop that multiplies most in a
+/// turn.
 ///
-/// A tile is told by its function's name: the first number among its generic parameters, or at the end of a symbol of
-/// assembly, says its rows (none: one row); what follows `tile` in the name says the schedule.
+/// A tile is told by its function's name: the first number among its generic parameters, or in a symbol of
+/// assembly, says its rows; what follows `tile` in the name says the schedule. Where the compiler moved a
+/// tile into the loops around it, the rows are those that go with what the loop loads and multiplies.
 pub fn find(disassembly: &str, target: &'static Target) -> Result<Vec<Tile>> {
     let mut tiles: Vec<Tile> = Vec::new();
     for function in functions(disassembly) {
-        let Some(body) = inner_loops(&function, target).into_iter().max_by_key(|body| macs(body, target))
-        else {
+        let mut bodies = inner_loops(&function, target);
+        let most = bodies.iter().map(|body| macs(body, target)).max().unwrap_or_default();
+        bodies.retain(|body| most > 0 && macs(body, target) == most);
+        let Some(first) = bodies.first() else {
             continue;
         };
-        if macs(body, target) == 0 {
-            continue;
-        }
-        let symbol = body[0].function;
+        let symbol = first[0].function;
         let kernel = KERNELS.iter().find(|kernel| symbol.contains(kernel.symbol));
         let Some(kernel) = kernel else {
-            // Other functions have loops that the compiler vectorized: those of the portable kernel, and other libraries'.
-            let by_hand = ["kernels::aarch64::", "kernels::arm::"].iter().any(|module| symbol.contains(module));
+            // Other functions have loops that the compiler vectorized: those of the portable kernel, and
+            // other libraries'.
+            let by_hand =
+                ["kernels::aarch64::", "kernels::arm::"].iter().any(|module| symbol.contains(module));
             ensure!(!by_hand, "no kernel in the list of loops is that of {symbol}");
             continue;
         };
-        let (rows, name) = tile_name(symbol, kernel);
-        tiles.push(Tile {
-            kernel,
-            rows,
-            name,
-            function: symbol.to_owned(),
-            addresses: body.iter().map(|i| i.address).collect(),
-            body: body.iter().map(|i| without_destination(i.text)).collect(),
-        });
+        let (rows, schedule) = tile_name(symbol, kernel);
+        // More than one if the compiler made copies.
+        for body in bodies {
+            let rows = rows.or_else(|| rows_by_loads(body, kernel));
+            let rows = rows.with_context(|| format!("cannot tell how many rows the loop of {symbol} has"))?;
+            tiles.push(Tile {
+                kernel,
+                rows,
+                name: format!("{rows}x{}{schedule}", kernel.columns),
+                function: symbol.to_owned(),
+                addresses: body.iter().map(|i| i.address).collect(),
+                body: body.iter().map(|i| without_destination(i.text)).collect(),
+            });
+        }
     }
     for kernel in KERNELS.iter().filter(|kernel| std::ptr::eq(kernel.target, target)) {
         ensure!(
@@ -146,19 +156,32 @@ fn macs(body: &[Instruction], target: &Target) -> u32 {
     body.iter().map(|i| (target.macs)(i.text)).sum()
 }
 
-/// A tile's rows and name: see [`find`].
-fn tile_name(symbol: &str, kernel: &Kernel) -> (u32, String) {
+/// A tile's rows, if its symbol says them, and the words that name its schedule: see [`find`].
+fn tile_name(symbol: &str, kernel: &Kernel) -> (Option<u32>, String) {
     let (_, symbol) = symbol.split_once(kernel.symbol).unwrap_or_default();
     let (function, generics) = symbol.split_once("::<").unwrap_or((symbol, ""));
     let mut numbers = generics.trim_end_matches('>').split(", ").chain(function.split('_'));
-    let rows = numbers.find_map(|number| number.parse().ok()).unwrap_or(1);
-    let schedule = function.trim_start_matches("tile").trim_start_matches("one_row");
-    let words = schedule.split('_').filter(|word| !word.is_empty() && word.parse::<u32>().is_err());
-    let size = format!("{rows}x{}", kernel.columns);
-    (rows, std::iter::once(size.as_str()).chain(words).collect::<Vec<_>>().join(" "))
+    let rows = numbers.find_map(|number| number.parse().ok());
+    let is_schedule =
+        |word: &&str| !["", "tile", "one", "row", "multiply"].contains(word) && word.parse::<u32>().is_err();
+    (rows, function.split('_').filter(is_schedule).map(|word| format!(" {word}")).collect())
 }
 
-/// An instruction that goes to [`LABEL`] rather than to an address, as objdump names it: `b.ne 8c <tile+0x8c>`.
+/// Rows of a loop that loads its rows and columns once: `k` bytes of each, for `rows * columns * k` products.
+fn rows_by_loads(body: &[Instruction], kernel: &Kernel) -> Option<u32> {
+    let bytes = body.iter().map(|i| loaded_bits(i.text)).sum::<u32>() / 8;
+    let all = macs(body, kernel.target);
+    // Of one row, `smmla` multiplies twice as much as is wanted.
+    [all, all / 2].into_iter().find_map(|macs| {
+        let k = (bytes / kernel.columns).checked_sub(macs / kernel.columns.pow(2)).filter(|k| *k > 0)?;
+        let rows = macs / (k * kernel.columns);
+        (rows > 0 && rows * k * kernel.columns == macs && k * (rows + kernel.columns) == bytes)
+            .then_some(rows)
+    })
+}
+
+/// An instruction that goes to [`LABEL`] rather than to an address, as objdump names it: `b.ne 8c
+/// <tile+0x8c>`.
 fn without_destination(text: &str) -> String {
     match text.split_once(" <") {
         Some((text, _)) => {
@@ -178,36 +201,44 @@ mod tests {
         let name = |kernel: usize, symbol: &str| tile_name(symbol, &KERNELS[kernel]);
         let path = "i8gemm::kernels::aarch64";
         let end = "i8gemm::kernels::epilogue::EndI32";
-        assert_eq!(name(0, &format!("{path}::i8mm::tile::<{end}, 12, 6>")), (12, "12x8".into()));
-        assert_eq!(name(0, &format!("{path}::i8mm::one_row::<{end}>")), (1, "1x8".into()));
-        assert_eq!(
-            name(1, &format!("{path}::dotprod::tile_in_order::<{end}, 8>")),
-            (8, "8x8 in order".into())
-        );
-        assert_eq!(name(2, &format!("{path}::neon::tile_a53_4")), (4, "4x4 a53".into()));
+        assert_eq!(name(0, &format!("{path}::i8mm::tile::<{end}, 12, 6>")), (Some(12), String::new()));
+        assert_eq!(name(0, &format!("{path}::i8mm::one_row::<{end}>")), (None, String::new()));
+        assert_eq!(name(0, &format!("{path}::i8mm::multiply")), (None, String::new()));
+        let in_order = format!("{path}::dotprod::tile_in_order::<{end}, 8>");
+        assert_eq!(name(1, &in_order), (Some(8), " in order".into()));
+        assert_eq!(name(2, &format!("{path}::neon::tile_a53_4")), (Some(4), " a53".into()));
     }
 
     /// Two steps of one row by `smmla`: half of the products are of values that do not belong together.
     #[test]
     fn products_that_no_one_wants_do_not_count() {
-        let function = "i8gemm::kernels::aarch64::i8mm";
-        let text = |name: &str| {
+        let loop_of = |module: &str, name: &str, body: &str| {
+            let label = format!("kernels::aarch64::{module}::{name}");
             format!(
-                "0000000000000000 <{function}::{name}>:\n   0:\tldr\tq1, [x0], #16\n   \
-                 4:\tsmmla\tv0.4s, v1.16b, v2.16b\n   8:\tb.ne\t0 <tile+0x0>  // b.any\n   c:\tret\n"
+                "0000000000000000 <{label}>:\n   0:\t{body}\n  30:\tb.ne\t0 <{label}>  // b.any\n  34:\tret\n"
             )
         };
-        let others = "0000000000000000 <kernels::aarch64::dotprod::tile>:\n   0:\tsdot\tv0.4s, v1.16b, v2.4b[0]\n   \
-                      4:\tcbnz\tx1, 0 <tile>\n0000000000000000 <kernels::aarch64::neon::tile>:\n   \
-                      0:\tsmull\tv0.8h, v1.8b, v2.8b\n   4:\tcbnz\tx1, 0 <tile>\n";
-        let tiles = |name: &str| find(&(text(name) + others), &loops::AARCH64).unwrap();
-        assert_eq!(tiles("one_row::<End>")[0].macs(), 16);
-        let two = &tiles("tile::<End, 2, 1>")[0];
-        assert_eq!((two.macs(), two.loads_per_multiply(), two.spills()), (32, 1.0, 0));
-        assert_eq!(two.body[2], "b.ne\t.Lloop");
+        let others = loop_of("dotprod", "tile::<End, 4>", "sdot\tv0.4s, v1.16b, v2.4b[0]")
+            + &loop_of("neon", "tile::<End, 4>", "smull\tv0.8h, v1.8b, v2.8b");
+        let one = "ldr\tq1, [x0], #16\n   4:\tldp\tq2, q3, [x1]\n   8:\tldp\tq4, q5, [x1, #32]\n  \
+                   c:\tldp\tq2, q3, [x1, #64]\n  10:\tldp\tq4, q5, [x1, #96]";
+        let smmla: String =
+            (0..8).map(|i| format!("\n  {}:\tsmmla\tv0.4s, v1.16b, v2.16b", 14 + i)).collect();
+        let tiles = |name: &str| {
+            find(&(loop_of("i8mm", name, &(one.to_owned() + &smmla)) + &others), &loops::AARCH64)
+        };
+        for name in ["one_row::<End>", "multiply"] {
+            let tile = &tiles(name).unwrap()[0];
+            assert_eq!((tile.name.as_str(), tile.rows, tile.macs()), ("1x8", 1, 128));
+        }
+        let two = &tiles("tile::<End, 2, 1>").unwrap()[0];
+        assert_eq!((two.macs(), two.loads_per_multiply(), two.spills()), (256, 9.0 / 8.0, 0));
+        assert_eq!(two.body[13], "b.ne\t.Lloop");
+        let alone = loop_of("i8mm", "tile::<End, 2, 1>", &(one.to_owned() + &smmla));
+        assert!(find(&alone, &loops::AARCH64).is_err(), "loops of the others are missing");
         assert!(
-            find(&text("tile::<End, 2, 1>"), &loops::AARCH64).is_err(),
-            "loops of the others are missing"
+            find(&loop_of("sve", "tile", "sdot\tv0.4s, v1.16b, v2.16b"), &loops::AARCH64).is_err(),
+            "not listed"
         );
     }
 }
