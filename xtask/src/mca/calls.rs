@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -156,24 +156,7 @@ impl Program {
             .arg(binary);
         qemu.arg(kernel).args(shape.map(|d| d.to_string())).args([output, &calls.to_string()]);
         log.check(&mut qemu)?;
-        self.instructions(&read(&out)?).context("the counter's file does not read as expected")
-    }
-
-    /// The counts of blocks, as the counter writes them, spread over their instructions.
-    fn instructions(&self, text: &str) -> Result<HashMap<u64, u64>> {
-        let mut lines = text.lines();
-        let loaded: u64 = lines.next().context("it is empty")?.parse()?;
-        let mut counts = HashMap::new();
-        for line in lines {
-            let words = line.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
-            let &[address, instructions, count] = words.as_slice() else { anyhow::bail!("{line}") };
-            let first = address.wrapping_sub(loaded).wrapping_add(self.entry);
-            // Of 4 bytes each.
-            for i in 0..instructions {
-                *counts.entry(first + 4 * i).or_default() += count;
-            }
-        }
-        Ok(counts)
+        by_instruction(&read(&out)?, self.entry).context("the counter's file does not read as expected")
     }
 
     /// What a call takes, from the counts of one and of two.
@@ -240,6 +223,24 @@ impl Program {
     }
 }
 
+/// The counts of blocks, as the counter writes them, spread over their instructions; by the addresses of a program
+/// whose entry point is there.
+fn by_instruction(text: &str, entry: u64) -> Result<HashMap<u64, u64>> {
+    let mut lines = text.lines();
+    let loaded: u64 = lines.next().context("it is empty")?.parse()?;
+    let mut counts = HashMap::new();
+    for line in lines {
+        let words = line.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+        let &[address, instructions, count] = words.as_slice() else { bail!("{line}") };
+        let first = address.wrapping_sub(loaded).wrapping_add(entry);
+        // Of 4 bytes each.
+        for i in 0..instructions {
+            *counts.entry(first + 4 * i).or_default() += count;
+        }
+    }
+    Ok(counts)
+}
+
 fn table(calls: &[Call]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -279,4 +280,17 @@ fn table(calls: &[Call]) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_overlap_add_up() {
+        let counts = by_instruction("1000\n1008 2 5\n1012 1 3\n", 100).unwrap();
+        assert_eq!(counts, HashMap::from([(108, 5), (112, 8)]));
+        assert!(by_instruction("", 100).is_err());
+        assert!(by_instruction("1000\n1008 2\n", 100).is_err());
+    }
 }

@@ -9,6 +9,11 @@ use serde::Deserialize;
 
 use super::{Figure, cores::CORES, tiles::KERNELS};
 
+#[derive(Deserialize)]
+struct Peers {
+    loops: Vec<Peer>,
+}
+
 /// A loop of another library on the same models.
 #[derive(Deserialize)]
 struct Peer {
@@ -16,9 +21,11 @@ struct Peer {
     name: String,
     kernel: String,
     mac_per_cycle: HashMap<String, f64>,
+    /// Where the library has another loop for the core.
+    #[serde(default)]
+    in_order: HashMap<String, f64>,
 }
 
-/// Peers that have a faster loop for in-order cores are shown with it there.
 const PEERS: &str = include_str!("../../data/arm-peers.json");
 
 const SIZE: (u32, u32) = (1200, 1050);
@@ -31,7 +38,7 @@ const THEIRS: [RGBColor; 4] = [
 ];
 
 pub fn draw(path: &Path, figures: &[Figure]) -> Result<()> {
-    let peers: Vec<Peer> = serde_json::from_str(PEERS)?;
+    let peers = serde_json::from_str::<Peers>(PEERS)?.loops;
     let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
     let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(|error| failed(&error))?;
@@ -81,7 +88,7 @@ fn panel<'a>(
     let own = groups.iter().enumerate().map(|(i, (_, figure))| bar(i, 0, figure.mac_per_cycle, OURS));
     chart.draw_series(own)?.label("i8gemm").legend(|at| swatch(at, OURS));
     for (place, (peer, colour)) in peers.iter().zip(THEIRS).enumerate() {
-        let height = |core: &str| peer.mac_per_cycle.get(core).copied();
+        let height = |core: &str| peer.in_order.get(core).or(peer.mac_per_cycle.get(core)).copied();
         let bars = groups
             .iter()
             .enumerate()
@@ -114,4 +121,19 @@ fn panel<'a>(
 
 fn swatch((x, y): (i32, i32), colour: RGBColor) -> Rectangle<(i32, i32)> {
     Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_those_of_kernels_and_cores_that_exist() {
+        for peer in serde_json::from_str::<Peers>(PEERS).unwrap().loops {
+            assert!(KERNELS.iter().any(|kernel| kernel.name == peer.kernel), "{}", peer.kernel);
+            for core in peer.mac_per_cycle.keys().chain(peer.in_order.keys()) {
+                assert!(CORES.iter().any(|known| known.name == core), "{core}");
+            }
+        }
+    }
 }

@@ -70,10 +70,11 @@ fn class(text: &str) -> Class {
     let is_memory = name.starts_with("ld") || name.starts_with("st");
     let values: Vec<&str> = values(text).collect();
     let is_vector = |register: &str| !register.starts_with(['x', 'w']);
+    let loads_vector = values.first().copied().is_some_and(is_vector);
     let bits: u32 = values.iter().copied().map(bits).sum();
     match name {
-        _ if name.starts_with("ldr") && bits <= 64 && is_vector(values[0]) => Class::VectorLoad,
-        _ if name.starts_with("ld") && bits <= 64 && !is_vector(values[0]) => Class::Load,
+        _ if name.starts_with("ldr") && bits <= 64 && loads_vector => Class::VectorLoad,
+        _ if name.starts_with("ld") && bits <= 64 && !loads_vector => Class::Load,
         _ if is_memory => Class::Alone(bits.div_ceil(64)),
         "prfm" => Class::Load,
         "b" | "cbz" | "cbnz" | "tbz" | "tbnz" => Class::Branch,
