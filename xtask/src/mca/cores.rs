@@ -118,9 +118,10 @@ fn llvm_mca(workspace: &Workspace, log: &Log, core: &str, bodies: &[Vec<&str>]) 
         command.args([
             "--mtriple=aarch64",
             "--json",
-            &format!("--mcpu={core}"),
-            &format!("--iterations={turns}"),
+            "--resource-pressure=false",
+            "--instruction-info=false",
         ]);
+        command.args([format!("--mcpu={core}"), format!("--iterations={turns}")]);
         let text = log.check(command.arg(&file))?;
         // Warnings come before it.
         let json = &text[text.find('{').context("llvm-mca printed no report")?..];

@@ -183,4 +183,20 @@ mod tests {
         body.extend(["sdot\tv1.4s, v2.16b, v3.4b[0]"; 16]);
         assert_eq!(256.0 / f64::from(cycles(Core::A55, body.into_iter())), 32.0 / 3.0);
     }
+
+    /// Every 128 bits as `ldr d`, `ldr x` and `ins`: the best that an in-order schedule can reach.
+    #[test]
+    fn loads_hide_behind_multiplies() {
+        let sdot = "sdot\tv1.4s, v2.16b, v3.4b[0]";
+        let loads = ["ldr\td4, [x1]", "ldr\tx5, [x1, #8]", "mov\tv6.d[1], x7"].repeat(5);
+        let counting = ["add\tx8, x8, #0x50", "add\tx9, x9, #0x60", "subs\tx10, x10, #0x1", "b.ne\t.Lloop"];
+        let mut dotprod = vec![sdot; 5];
+        dotprod.extend(loads.into_iter().chain(counting).flat_map(|other| [sdot, other]));
+        assert_eq!(cycles(Core::A55, dotprod.into_iter()), 24);
+
+        let mut neon = vec!["smull\tv1.8h, v2.8b, v3.8b"; 40];
+        neon.extend(["smlsl2\tv1.8h, v2.16b, v3.16b", "ldr\tx5, [x1, #8]"].repeat(8));
+        neon.extend(["ldr\td4, [x1]", "mov\tv6.d[1], x7"].repeat(8));
+        assert_eq!(cycles(Core::A53, neon.into_iter()), 48 + 8);
+    }
 }
