@@ -3,7 +3,7 @@
 
 use std::{
     env,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -24,9 +24,9 @@ const ATTEMPTS: u64 = 5;
 
 pub const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
-/// Installs the packages that are missing, or says what to install.
-pub fn install(workspace: &Workspace, log: &Log) -> Result<()> {
-    let missing = missing();
+/// Installs the packages that are missing, those of the toolchain and `more`, or says what to install.
+pub fn install(workspace: &Workspace, log: &Log, more: &[&'static str]) -> Result<()> {
+    let missing = missing(more);
     if missing.is_empty() {
         return Ok(());
     }
@@ -67,9 +67,9 @@ fn is_cross() -> bool {
     !cfg!(target_arch = "aarch64")
 }
 
-fn missing() -> Vec<&'static str> {
+fn missing(more: &[&'static str]) -> Vec<&'static str> {
     let cross = if is_cross() { CROSS_PACKAGES } else { &["gcc", "libc6-dev"] };
-    PACKAGES.iter().chain(cross).copied().filter(|package| !is_installed(package)).collect()
+    PACKAGES.iter().chain(cross).chain(more).copied().filter(|package| !is_installed(package)).collect()
 }
 
 fn is_installed(package: &str) -> bool {
@@ -89,6 +89,22 @@ pub fn cargo(workspace: &Workspace, subcommand: &str, target: &str) -> Command {
     let mut command = toolchain(workspace, "/usr/bin/cargo");
     command.arg(subcommand);
     for_target(command, workspace, target)
+}
+
+/// The library for aarch64 in release mode, as users build it.
+pub fn aarch64_library(workspace: &Workspace, log: &Log) -> Result<PathBuf> {
+    log.check(cargo(workspace, "build", AARCH64).args(["-p", "i8gemm", "--release", "--lib"]))?;
+    Ok(aarch64_release(workspace).join("libi8gemm.rlib"))
+}
+
+/// A program of the workspace for aarch64 in release mode.
+pub fn aarch64_program(workspace: &Workspace, log: &Log, name: &str) -> Result<PathBuf> {
+    log.check(cargo(workspace, "build", AARCH64).args(["-p", name, "--release"]))?;
+    Ok(aarch64_release(workspace).join(name))
+}
+
+fn aarch64_release(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("debian").join(AARCH64).join("release")
 }
 
 /// Debian's clippy for a target. Started by its path: `cargo clippy` would look into rustup's directory first.
@@ -135,8 +151,11 @@ fn toolchain(workspace: &Workspace, program: &str) -> Command {
 fn for_target(mut command: Command, workspace: &Workspace, target: &str) -> Command {
     // Static: under QEMU 7.2 a dynamically linked program hangs as soon as it makes a thread.
     // Warnings are errors here too: no other toolchain of the run sees this target's code.
-    command
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-D warnings -C target-feature=+crt-static");
+    // Symbols of version 0 say which instance of a generic function they are: the rows of a tile.
+    command.env(
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        "-D warnings -C target-feature=+crt-static -C symbol-mangling-version=v0",
+    );
     if is_cross() {
         command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
     }

@@ -10,16 +10,23 @@ use crate::run::Log;
 /// How one target's disassembly reads.
 pub struct Target {
     pub objdump: &'static str,
-    /// Instructions that multiply 8- or 16-bit values.
-    multiplies: &'static [&'static str],
+    /// Products that an instruction adds up, if it multiplies 8- or 16-bit values.
+    pub macs: fn(&str) -> u32,
     branches: fn(&str) -> bool,
-    spills: fn(&str) -> bool,
+    pub spills: fn(&str) -> bool,
 }
 
 /// x86-64, AT&T syntax: a vector register stored relative to the stack or frame pointer.
-pub const X86_64: Target = Target {
+pub static X86_64: Target = Target {
     objdump: "objdump",
-    multiplies: &["vpmaddwd", "vpdpbusd"],
+    macs: |text| {
+        let bytes = if text.contains("%zmm") { 64 } else { 32 };
+        match name(text) {
+            "vpmaddwd" => bytes / 2,
+            "vpdpbusd" => bytes,
+            _ => 0,
+        }
+    },
     branches: |text| text.starts_with('j'),
     spills: |text| {
         let store = text.starts_with("vmov") && text.contains("mm") && text.ends_with(')');
@@ -28,30 +35,59 @@ pub const X86_64: Target = Target {
 };
 
 /// 64-bit ARM.
-pub const AARCH64: Target = Target {
+pub static AARCH64: Target = Target {
     objdump: "aarch64-linux-gnu-objdump",
-    multiplies: &["smlsl2", "sdot", "smmla"],
+    macs: |text| {
+        let lanes = match operands(text).split(',').next().and_then(|first| first.split_once('.')) {
+            Some((_, "8h")) => 8,
+            Some((_, "4s")) => 4,
+            Some((_, "2s")) => 2,
+            _ => return 0,
+        };
+        // Signed, unsigned or mixed; of the low or high half of the registers.
+        match name(text).trim_start_matches(['s', 'u']).trim_end_matches('2') {
+            "dot" => 4 * lanes,
+            "mmla" => 8 * lanes,
+            "mull" | "mlal" | "mlsl" if lanes > 2 => lanes,
+            _ => 0,
+        }
+    },
     branches: |text| {
         ["b.", "b\t", "cbz", "cbnz", "tbz", "tbnz"].iter().any(|branch| text.starts_with(branch))
     },
     spills: |text| text.starts_with("st") && (text.contains("[sp") || text.contains("[x29")),
 };
 
-struct Instruction<'a> {
-    address: u64,
-    text: &'a str,
-    function: &'a str,
+/// An instruction, as objdump prints it without its comment.
+pub struct Instruction<'a> {
+    pub address: u64,
+    pub text: &'a str,
+    pub function: &'a str,
+}
+
+/// The mnemonic.
+pub fn name(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
+}
+
+/// What follows the mnemonic.
+pub fn operands(text: &str) -> &str {
+    text[name(text).len()..].trim_start()
+}
+
+/// The disassembly of a file.
+pub fn disassemble(log: &Log, file: &Path, target: &Target) -> Result<String> {
+    let mut objdump = Command::new(target.objdump);
+    log.check(objdump.args(["--disassemble", "--demangle", "--no-show-raw-insn"]).arg(file))
 }
 
 /// The archive has loops that multiply, and none of them stores to the stack. The log lists them.
 pub fn no_spills(log: &Log, archive: &Path, target: &Target) -> Result<()> {
-    let mut objdump = Command::new(target.objdump);
-    objdump.args(["--disassemble", "--demangle", "--no-show-raw-insn"]).arg(archive);
-    let text = log.check(&mut objdump)?;
+    let text = disassemble(log, archive, target)?;
     let (mut loops, mut spilling) = (0, String::new());
     for function in functions(&text) {
         for body in inner_loops(&function, target) {
-            let multiplies = body.iter().filter(|i| is_multiply(i.text, target)).count();
+            let multiplies = body.iter().filter(|i| (target.macs)(i.text) > 0).count();
             if multiplies == 0 {
                 continue;
             }
@@ -68,12 +104,8 @@ pub fn no_spills(log: &Log, archive: &Path, target: &Target) -> Result<()> {
     Ok(())
 }
 
-fn is_multiply(text: &str, target: &Target) -> bool {
-    target.multiplies.iter().any(|m| text.split_whitespace().next().is_some_and(|name| name == *m))
-}
-
 /// The instructions of each function.
-fn functions(text: &str) -> Vec<Vec<Instruction<'_>>> {
+pub fn functions(text: &str) -> Vec<Vec<Instruction<'_>>> {
     let mut all = Vec::new();
     let mut current: Vec<Instruction> = Vec::new();
     let mut function = "";
@@ -84,6 +116,7 @@ fn functions(text: &str) -> Vec<Vec<Instruction<'_>>> {
         } else if let Some((address, text)) = line.trim_start().split_once(":\t")
             && let Ok(address) = u64::from_str_radix(address, 16)
         {
+            let text = text.split_once("//").map_or(text, |(text, _comment)| text);
             current.push(Instruction { address, text: text.trim(), function });
         }
     }
@@ -92,15 +125,15 @@ fn functions(text: &str) -> Vec<Vec<Instruction<'_>>> {
 }
 
 /// Bodies that end in a branch back to their start and hold no other branch.
-fn inner_loops<'a>(function: &'a [Instruction<'a>], target: &Target) -> Vec<&'a [Instruction<'a>]> {
+pub fn inner_loops<'a>(function: &'a [Instruction<'a>], target: &Target) -> Vec<&'a [Instruction<'a>]> {
     let index: HashMap<u64, usize> = function.iter().enumerate().map(|(i, ins)| (ins.address, i)).collect();
     let mut loops = Vec::new();
     for (end, instruction) in function.iter().enumerate() {
         if !(target.branches)(instruction.text) {
             continue;
         }
-        let destination =
-            instruction.text.split(['\t', ' ', ',']).find_map(|word| u64::from_str_radix(word, 16).ok());
+        let mut words = operands(instruction.text).split([' ', ',']);
+        let destination = words.find_map(|word| u64::from_str_radix(word, 16).ok());
         if let Some(&start) = destination.and_then(|address| index.get(&address))
             && start < end
             && !function[start..end].iter().any(|i| (target.branches)(i.text))
@@ -130,11 +163,26 @@ mod tests {
     }
 
     #[test]
+    fn products_are_counted() {
+        let aarch64 = |text| (AARCH64.macs)(text);
+        assert_eq!(aarch64("sdot\tv30.4s, v10.16b, v9.4b[0]"), 16);
+        assert_eq!(aarch64("usmmla\tv30.4s, v10.16b, v9.16b"), 32);
+        assert_eq!(aarch64("smull\tv1.8h, v2.8b, v3.8b"), 8);
+        assert_eq!(aarch64("smlsl2\tv1.8h, v2.16b, v3.16b"), 8);
+        assert_eq!(aarch64("umlal\tv1.4s, v2.4h, v3.h[1]"), 4);
+        for other in ["smull\tv1.2d, v2.2s, v3.2s", "smull\tx1, w2, w3", "sadalp\tv1.4s, v2.8h", "ret"] {
+            assert_eq!(aarch64(other), 0, "{other}");
+        }
+        assert_eq!((X86_64.macs)("vpdpbusd (%rax),%zmm1,%zmm2"), 64);
+        assert_eq!((X86_64.macs)("vpmaddwd %ymm1,%ymm2,%ymm3"), 16);
+    }
+
+    #[test]
     fn a_spill_is_found_and_an_output_is_none() {
         assert_eq!(spills(&disassembly("vmovdqa %ymm3,0x40(%rsp)")), [1]);
         assert_eq!(spills(&disassembly("vmovdqu %ymm3,0x40(%rdi)")), [0]);
         assert_eq!(spills(&disassembly("vmovdqa 0x40(%rsp),%ymm3")), [0]);
         // A branch inside makes it an outer loop, which is not looked at.
-        assert_eq!(spills(&disassembly("jne    20 <kernel::tile+0x10>")), []);
+        assert!(spills(&disassembly("jne    20 <kernel::tile+0x10>")).is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 mod debian;
 mod loops;
+mod mca;
 mod run;
 mod test;
 
@@ -21,10 +22,13 @@ struct Cli {
 enum Command {
     /// Check everything: formatting, lints, every kernel natively and under emulation, docs, no_std builds
     Test(test::Args),
+    /// Predict the speed of the ARM kernels' loops on cores that are not at hand
+    Mca(mca::Args),
 }
 
 fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Test(args) => test::main(&args),
+        Command::Mca(args) => mca::main(&args),
     }
 }

@@ -7,7 +7,7 @@ use i8gemm::Kernel;
 
 use super::Stage;
 use crate::{
-    debian, loops,
+    debian, loops, mca,
     run::{Log, Workspace},
 };
 
@@ -42,7 +42,9 @@ pub fn all(quick: bool) -> Vec<Stage> {
     stages.extend(no_std());
     stages.extend(spills_native());
     if !quick {
-        stages.push(Stage::new("debian", "Debian's toolchain and QEMU", |w, log| debian::install(w, log)));
+        stages.push(Stage::new("debian", "Debian's toolchain and QEMU", |w, log| {
+            debian::install(w, log, mca::PACKAGES)
+        }));
         stages.extend(emulated_x86());
         stages.extend(microcontrollers());
         stages.extend(aarch64());
@@ -160,11 +162,16 @@ fn spills_native() -> Option<Stage> {
 /// As [`spills_native`], for aarch64.
 fn spills_aarch64() -> Stage {
     let action = |w: &Workspace, log: &mut Log| {
-        log.check(debian::cargo(w, "build", debian::AARCH64).args(["-p", "i8gemm", "--release", "--lib"]))?;
-        let archive = w.target.join("debian").join(debian::AARCH64).join("release/libi8gemm.rlib");
+        let archive = debian::aarch64_library(w, log)?;
         loops::no_spills(log, &archive, &loops::AARCH64)
     };
     Stage::new("aarch64-spills", "no spills in the loops, aarch64", action).needs("debian")
+}
+
+/// The loops on cores that are not at hand: none slower than recorded.
+fn predicted_aarch64() -> Stage {
+    Stage::new("aarch64-mca", "predicted speed of the loops, aarch64", |w, log| mca::check(w, log))
+        .needs("debian")
 }
 
 /// Builds without `std` for machines that have none: here a forgotten `std` fails.
@@ -193,6 +200,7 @@ fn aarch64() -> Vec<Stage> {
         })
         .needs("debian"),
         spills_aarch64(),
+        predicted_aarch64(),
     ];
     for (cpu, kernels) in AARCH64_CPUS {
         stages.extend(kernels.iter().map(|kernel| aarch64_run(cpu, kernel)));

@@ -1,0 +1,296 @@
+//! Whole calls: instructions for each product, counted under QEMU, with what surrounds the loops.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::{
+    json_lines, read, step,
+    tiles::{self, KERNELS, Tile},
+};
+use crate::{
+    debian,
+    loops::{self, functions},
+    run::{Log, Progress, Workspace},
+};
+
+/// The emulator that is linked dynamically: the static one takes no plugins.
+const PACKAGES: &[&str] = &["qemu-user"];
+
+/// M, K, N and how many times the bare loop's instructions for each product a call may take, where there is a
+/// limit.
+const SHAPES: [([u64; 3], Option<f64>); 11] = [
+    ([1, 1024, 1024], Some(1.3)),
+    ([1, 4096, 4096], None),
+    ([8, 1024, 1024], None),
+    ([49, 960, 160], None),
+    ([196, 512, 512], None),
+    ([128, 768, 768], Some(1.12)),
+    ([128, 768, 3072], None),
+    ([512, 512, 512], None),
+    ([1024, 1024, 1024], None),
+    ([3136, 64, 64], Some(1.45)),
+    ([784, 1152, 128], None),
+];
+
+/// What a call took.
+#[derive(Serialize)]
+struct Call {
+    kernel: &'static str,
+    shape: String,
+    output: String,
+    instructions: u64,
+    instructions_per_mac: f64,
+    /// The loop that did most of the work.
+    tile: String,
+    /// Its instructions for each product.
+    bare_loop: f64,
+    ratio: f64,
+    at_most: Option<f64>,
+    parts: Parts,
+    /// The functions that take most instructions outside of loops, and how many of the call's, in percent.
+    #[serde(skip)]
+    outside: Vec<(String, f64)>,
+}
+
+/// Where the instructions went, in percent.
+#[derive(Serialize)]
+struct Parts {
+    loops: f64,
+    /// Before and after the loops: sums cleared, then made into outputs.
+    tiles: f64,
+    packing: f64,
+    rest: f64,
+}
+
+/// The program whose calls are counted.
+struct Program {
+    disassembly: String,
+    tiles: Vec<Tile>,
+    /// Where its entry point is, before it is loaded.
+    entry: u64,
+}
+
+pub fn main(workspace: &Workspace, only: Option<&str>, output: &str, json: bool) -> Result<ExitCode> {
+    let log = Log::create(workspace, "calls")?;
+    step("packages", || debian::install(workspace, &log, PACKAGES))?;
+    let plugin = step("build the counter", || {
+        log.check(workspace.cargo().args(["build", "-p", "count-instructions", "--release"]))?;
+        Ok(workspace.target.join("release/libcount_instructions.so"))
+    })?;
+    let binary =
+        step("build the calls for aarch64", || debian::aarch64_program(workspace, &log, "one-call"))?;
+    let program = Program::read(&log, &binary)?;
+    let calls = KERNELS.iter().flat_map(|kernel| SHAPES.iter().map(move |shape| (kernel.name, shape)));
+    let calls = calls
+        .map(|(kernel, (shape, at_most))| (kernel, *shape, shape.map(|d| d.to_string()).join("x"), *at_most));
+    let chosen = |kernel: &str, name: &str| only.is_none_or(|only| only == kernel || name.contains(only));
+    let calls: Vec<_> = calls.filter(|(kernel, _, name, _)| chosen(kernel, name)).collect();
+    ensure!(!calls.is_empty(), "no kernel is `{}` and no shape contains it", only.unwrap_or_default());
+    let mut results = Vec::new();
+    for (i, (kernel, shape, name, at_most)) in calls.iter().enumerate() {
+        let progress = Progress::start(format!("[{}/{}] {kernel}, {name}", i + 1, calls.len()));
+        // The difference of two runs is free of start-up and of packing the weights.
+        let count = |calls| program.count(workspace, &log, &plugin, &binary, kernel, shape, output, calls);
+        let counts = count(1).and_then(|one| Ok((one, count(2)?)));
+        progress.finish(if counts.is_ok() { "done" } else { "FAILED" });
+        let (one, two) = counts?;
+        let macs: u64 = shape.iter().product();
+        results.push(program.call(kernel, name, output, *at_most, macs, &one, &two)?);
+    }
+    if json {
+        print!("{}", json_lines(&results)?);
+    } else {
+        println!("{}", table(&results));
+    }
+    let missed = |call: &&Call| call.at_most.is_some_and(|limit| call.ratio > limit);
+    for call in results.iter().filter(missed) {
+        let limit = call.at_most.unwrap_or_default();
+        eprintln!(
+            "{} {}: {:.3} times the bare loop, above {limit}; outside:",
+            call.kernel, call.shape, call.ratio
+        );
+        call.outside.iter().for_each(|(function, percent)| eprintln!("{percent:7.1} %  {function}"));
+    }
+    Ok(if results.iter().any(|call| missed(&call)) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+impl Program {
+    fn read(log: &Log, binary: &Path) -> Result<Self> {
+        let disassembly = loops::disassemble(log, binary, &loops::AARCH64)?;
+        let tiles = tiles::find(&disassembly, &loops::AARCH64)?;
+        let elf = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+        // `e_entry` of a 64-bit little-endian ELF file.
+        let entry = elf
+            .get(24..32)
+            .and_then(|bytes| bytes.try_into().ok())
+            .context("the program has no ELF header")?;
+        Ok(Self { disassembly, tiles, entry: u64::from_le_bytes(entry) })
+    }
+
+    /// How often each instruction is executed, by address, in a run of so many calls.
+    #[allow(clippy::too_many_arguments, reason = "what is run, and what runs it")]
+    fn count(
+        &self,
+        workspace: &Workspace,
+        log: &Log,
+        plugin: &Path,
+        binary: &Path,
+        kernel: &str,
+        shape: &[u64; 3],
+        output: &str,
+        calls: u32,
+    ) -> Result<HashMap<u64, u64>> {
+        let out = workspace.target.join("xtask/calls.counts");
+        let mut qemu = workspace.command("qemu-aarch64");
+        qemu.args(["-cpu", "max", "-plugin"])
+            .arg(format!("{},out={}", plugin.display(), out.display()))
+            .arg(binary);
+        qemu.arg(kernel).args(shape.map(|d| d.to_string())).args([output, &calls.to_string()]);
+        log.check(&mut qemu)?;
+        by_instruction(&read(&out)?, self.entry).context("the counter's file does not read as expected")
+    }
+
+    /// What a call takes, from the counts of one and of two.
+    #[allow(clippy::too_many_arguments, reason = "most are copied to the result")]
+    fn call(
+        &self,
+        kernel: &'static str,
+        shape: &str,
+        output: &str,
+        at_most: Option<f64>,
+        macs: u64,
+        one: &HashMap<u64, u64>,
+        two: &HashMap<u64, u64>,
+    ) -> Result<Call> {
+        let difference =
+            |address: &u64| two.get(address).copied().unwrap_or(0) - one.get(address).copied().unwrap_or(0);
+        let instructions: u64 = two.keys().map(difference).sum();
+        let turns = |tile: &&Tile| difference(&tile.addresses[0]) * u64::from(tile.macs());
+        let tile = self.tiles.iter().filter(|tile| tile.kernel.name == kernel).max_by_key(turns);
+        let tile = tile
+            .filter(|tile| turns(tile) > 0)
+            .with_context(|| format!("no loop of {kernel} was executed"))?;
+        let loops: HashSet<u64> = self.tiles.iter().flat_map(|tile| &tile.addresses).copied().collect();
+        let in_loops: u64 = loops.iter().map(difference).sum();
+        let (mut in_tiles, mut packing) = (0, 0);
+        let mut by_function = Vec::new();
+        for function in functions(&self.disassembly) {
+            let Some(name) = function.first().map(|first| first.function) else { continue };
+            let outside = function.iter().filter(|i| !loops.contains(&i.address));
+            let count: u64 = outside.map(|i| difference(&i.address)).sum();
+            // A loop may have been moved into the function that goes through the tiles.
+            if self.tiles.iter().any(|tile| tile.function == name && !name.ends_with("::multiply")) {
+                in_tiles += count;
+            } else if ["pack_", "row_sums", "tail_block"].iter().any(|part| name.contains(part)) {
+                packing += count;
+            }
+            by_function.push((name, count));
+        }
+        by_function.sort_by_key(|(_, count)| Reverse(*count));
+        let percent = |part: u64| 100.0 * part as f64 / instructions as f64;
+        let parts = Parts {
+            loops: percent(in_loops),
+            tiles: percent(in_tiles),
+            packing: percent(packing),
+            rest: percent(instructions - in_loops - in_tiles - packing),
+        };
+        let outside = by_function.iter().take(4).filter(|(_, count)| *count > 0);
+        let outside = outside.map(|(name, count)| ((*name).to_owned(), percent(*count))).collect();
+        let instructions_per_mac = instructions as f64 / macs as f64;
+        let bare_loop = tile.instructions_per_mac();
+        Ok(Call {
+            kernel,
+            shape: shape.into(),
+            output: output.into(),
+            instructions,
+            instructions_per_mac,
+            tile: tile.name.clone(),
+            bare_loop,
+            ratio: instructions_per_mac / bare_loop,
+            at_most,
+            parts,
+            outside,
+        })
+    }
+}
+
+/// The counts of blocks, as the counter writes them, spread over their instructions; by the addresses of a program
+/// whose entry point is there.
+fn by_instruction(text: &str, entry: u64) -> Result<HashMap<u64, u64>> {
+    let mut lines = text.lines();
+    let loaded: u64 = lines.next().context("it is empty")?.parse()?;
+    let mut counts = HashMap::new();
+    for line in lines {
+        let words = line.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+        let &[address, instructions, count] = words.as_slice() else { bail!("{line}") };
+        let first = address.wrapping_sub(loaded).wrapping_add(entry);
+        // Of 4 bytes each.
+        for i in 0..instructions {
+            *counts.entry(first + 4 * i).or_default() += count;
+        }
+    }
+    Ok(counts)
+}
+
+fn table(calls: &[Call]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    let header = [
+        "kernel",
+        "M x K x N",
+        "output",
+        "instr/MAC",
+        "loop",
+        "loop's",
+        "ratio",
+        "at most",
+        "loops %",
+        "tiles %",
+        "packing %",
+        "rest %",
+    ];
+    table.set_header(header);
+    for call in calls {
+        let mut cells = vec![
+            call.kernel.to_owned(),
+            call.shape.clone(),
+            call.output.clone(),
+            format!("{:.4}", call.instructions_per_mac),
+            call.tile.clone(),
+            format!("{:.4}", call.bare_loop),
+            format!("{:.3}", call.ratio),
+            call.at_most.map_or_else(|| "-".into(), |limit| format!("{limit}")),
+        ];
+        let parts = [call.parts.loops, call.parts.tiles, call.parts.packing, call.parts.rest];
+        cells.extend(parts.map(|part| format!("{part:.1}")));
+        table.add_row(cells);
+    }
+    for column in (3..header.len()).filter(|column| *column != 4) {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_overlap_add_up() {
+        let counts = by_instruction("1000\n1008 2 5\n1012 1 3\n", 100).unwrap();
+        assert_eq!(counts, HashMap::from([(108, 5), (112, 8)]));
+        assert!(by_instruction("", 100).is_err());
+        assert!(by_instruction("1000\n1008 2\n", 100).is_err());
+    }
+}

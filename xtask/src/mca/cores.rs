@@ -1,0 +1,139 @@
+//! The cores that loops are compared on, and what a loop takes on each: by llvm-mca where its model can be
+//! trusted, else by issue slots.
+//!
+//! Figures of one core are compared with each other only. llvm-mca's Neoverse N1 is a little pessimistic; its
+//! Cortex-A76 is really the A57, its Apple M1 an older Apple core with three vector units.
+
+use std::{collections::HashMap, fmt::Write, fs};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use super::{
+    slots,
+    tiles::{Feature, LABEL, Tile},
+};
+use crate::run::{Log, Workspace};
+
+const LLVM_MCA: &str = "llvm-mca-22";
+
+/// Turns of the loop in two runs: their difference is free of what happens before the loop is steady.
+const TURNS: [u32; 2] = [200, 600];
+
+pub struct Core {
+    pub name: &'static str,
+    /// The best of what it has.
+    pub feature: Feature,
+    model: Model,
+}
+
+enum Model {
+    LlvmMca,
+    Slots(slots::Core),
+}
+
+pub static CORES: &[Core] = &[
+    Core { name: "cortex-a53", feature: Feature::Neon, model: Model::Slots(slots::Core::A53) },
+    Core { name: "cortex-a55", feature: Feature::Dotprod, model: Model::Slots(slots::Core::A55) },
+    Core { name: "cortex-a57", feature: Feature::Neon, model: Model::LlvmMca },
+    Core { name: "cortex-a72", feature: Feature::Neon, model: Model::LlvmMca },
+    Core { name: "cortex-a510", feature: Feature::I8mm, model: Model::LlvmMca },
+    Core { name: "neoverse-n1", feature: Feature::Dotprod, model: Model::LlvmMca },
+    Core { name: "neoverse-n2", feature: Feature::I8mm, model: Model::LlvmMca },
+    Core { name: "neoverse-v1", feature: Feature::I8mm, model: Model::LlvmMca },
+    Core { name: "neoverse-v2", feature: Feature::I8mm, model: Model::LlvmMca },
+    Core { name: "apple-m1", feature: Feature::Dotprod, model: Model::LlvmMca },
+];
+
+/// What a loop reaches on a core, in products a cycle.
+#[derive(Clone, Copy)]
+pub struct Speed {
+    pub loops: f64,
+    /// The same without loads and counting.
+    pub arithmetic: f64,
+}
+
+impl Core {
+    /// The speed of each tile; none of those whose instructions the core lacks.
+    pub fn speeds(&self, workspace: &Workspace, log: &Log, tiles: &[Tile]) -> Result<Vec<Option<Speed>>> {
+        let mut bodies: Vec<Vec<&str>> = Vec::new();
+        for tile in tiles.iter().filter(|tile| tile.kernel.feature <= self.feature) {
+            bodies.push(tile.body.iter().map(String::as_str).collect());
+            bodies.push(tile.arithmetic().collect());
+        }
+        let mut cycles = match self.model {
+            Model::Slots(core) => {
+                let cycles = |body: &Vec<&str>| f64::from(slots::cycles(core, body.iter().copied()));
+                bodies.iter().map(cycles).collect()
+            }
+            Model::LlvmMca => llvm_mca(workspace, log, self.name, &bodies)?,
+        }
+        .into_iter();
+        let mut speed = |tile: &Tile| {
+            let macs = f64::from(tile.macs());
+            Some(Speed { loops: macs / cycles.next()?, arithmetic: macs / cycles.next()? })
+        };
+        Ok(tiles
+            .iter()
+            .map(|tile| if tile.kernel.feature <= self.feature { speed(tile) } else { None })
+            .collect())
+    }
+}
+
+/// What is read of llvm-mca's report.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Report {
+    code_regions: Vec<Region>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Region {
+    summary_view: Summary,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Summary {
+    total_cycles: u32,
+}
+
+/// Cycles of a turn of each loop, once it is steady. Equal loops are simulated once.
+fn llvm_mca(workspace: &Workspace, log: &Log, core: &str, bodies: &[Vec<&str>]) -> Result<Vec<f64>> {
+    let mut source = String::new();
+    let mut regions = HashMap::new();
+    for body in bodies {
+        let next = regions.len();
+        if *regions.entry(body).or_insert(next) == next {
+            let text = body.join("\n").replace(LABEL, &format!("{LABEL}{next}"));
+            writeln!(source, "# LLVM-MCA-BEGIN\n{LABEL}{next}:\n{text}\n# LLVM-MCA-END")?;
+        }
+    }
+    let file = workspace.target.join("xtask").join(format!("mca-{core}.s"));
+    fs::write(&file, source).with_context(|| format!("cannot write {}", file.display()))?;
+    let mut cycles = Vec::new();
+    for turns in TURNS {
+        let mut command = workspace.command(LLVM_MCA);
+        command.args([
+            "--mtriple=aarch64",
+            "--json",
+            "--resource-pressure=false",
+            "--instruction-info=false",
+        ]);
+        command.args([format!("--mcpu={core}"), format!("--iterations={turns}")]);
+        let text = log.check(command.arg(&file))?;
+        // Warnings come before it.
+        let json = &text[text.find('{').context("llvm-mca printed no report")?..];
+        let report: Report =
+            serde_json::from_str(json).context("llvm-mca's report does not read as expected")?;
+        ensure!(
+            report.code_regions.len() == regions.len(),
+            "llvm-mca left out a loop: see {}",
+            file.display()
+        );
+        cycles.push(report.code_regions.iter().map(|r| r.summary_view.total_cycles).collect::<Vec<_>>());
+    }
+    let steady = |i: usize| f64::from(cycles[1][i] - cycles[0][i]) / f64::from(TURNS[1] - TURNS[0]);
+    Ok(bodies.iter().map(|body| steady(regions[body])).collect())
+}
