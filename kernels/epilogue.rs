@@ -39,6 +39,11 @@ impl<T: Copy> Row<T> {
         self.0[column..].as_ptr().cast()
     }
 
+    #[inline(always)]
+    fn at_mut(&mut self, column: usize) -> *mut T {
+        self.0[column..].as_mut_ptr().cast()
+    }
+
     /// Writes `value(j)` for the columns below `count` and `pad` from there to `width`.
     #[inline(always)]
     fn fill(&mut self, count: usize, width: usize, pad: T, value: impl Fn(usize) -> T) {
@@ -65,9 +70,70 @@ impl Columns {
     /// Takes the parameters of columns `start .. start + count`, and pads them to `width` columns.
     ///
     /// # Safety
-    /// The epilogue is valid for those columns and at least one row; `count <= width <= MAX_COLS`.
+    /// The epilogue is valid for those columns and at least one row; `count <= width <= MAX_COLS`, `width` is a multiple of
+    /// `LANES`; the CPU has the features of `V`.
     #[inline(always)]
-    pub unsafe fn fill(&mut self, epilogue: &Epilogue, start: usize, count: usize, width: usize) {
+    pub unsafe fn fill<V: Lanes>(&mut self, epilogue: &Epilogue, start: usize, count: usize, width: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match epilogue.store {
+                Store::Fixed { .. } => self.fill_ragged(epilogue, start, count, width),
+                _ if count == width => self.fill_whole::<V>(epilogue, start, width),
+                _ => self.fill_ragged(epilogue, start, count, width),
+            }
+        }
+    }
+
+    /// [`Columns::fill`] without padding, a vector at a time: what a call of one row spends its time on beside the weights.
+    ///
+    /// # Safety
+    /// As [`Columns::fill`].
+    #[inline(always)]
+    unsafe fn fill_whole<V: Lanes>(&mut self, epilogue: &Epilogue, start: usize, width: usize) {
+        let shared = epilogue.lhs_zero.step == 0;
+        // SAFETY: columns `start .. start + width` lie within what the epilogue is valid for, and whole vectors of them in
+        // the rows of this.
+        unsafe {
+            let zero = V::splat_i(epilogue.lhs_zero.get(0).wrapping_add(epilogue.lhs_shift));
+            for j in (0..width).step_by(V::LANES) {
+                let column = start + j;
+                let factor = V::load_i(epilogue.zero_factor.add(column));
+                let mut base = if shared { V::mul_i(zero, factor) } else { V::splat_i(0) };
+                for part in [epilogue.sum_offset, epilogue.bias] {
+                    if !part.is_null() {
+                        base = V::add_i(base, V::load_i(part.add(column)));
+                    }
+                }
+                V::store_i(base, self.base.at_mut(j));
+                if !shared {
+                    V::store_i(factor, self.zero_factor.at_mut(j));
+                }
+                if !epilogue.rhs_zero.is_null() {
+                    V::store_i(V::load_i(epilogue.rhs_zero.add(column)), self.rhs_zero.at_mut(j));
+                }
+                if let Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } =
+                    epilogue.store
+                {
+                    let scale = if scales.step == 0 {
+                        V::splat_f(*scales.ptr)
+                    } else {
+                        V::load_f(scales.ptr.add(column))
+                    };
+                    V::store_f(scale, self.scale.at_mut(j));
+                    if !bias.is_null() {
+                        V::store_f(V::load_f(bias.add(column)), self.bias.at_mut(j));
+                    }
+                }
+            }
+        }
+    }
+
+    /// [`Columns::fill`] of any columns.
+    ///
+    /// # Safety
+    /// As [`Columns::fill`].
+    #[inline(always)]
+    unsafe fn fill_ragged(&mut self, epilogue: &Epilogue, start: usize, count: usize, width: usize) {
         // SAFETY: here and below, column `start + j` lies within what the epilogue is valid for.
         let sum_offset = |j| unsafe { read_or(epilogue.sum_offset, start + j, 0) };
         // SAFETY: as above.
@@ -93,8 +159,10 @@ impl Columns {
             Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } => {
                 // SAFETY: as above.
                 self.scale.fill(count, width, 0.0, |j| unsafe { scales.get(start + j) });
-                // SAFETY: as above. A sum is never -0.0, so adding 0.0 changes nothing.
-                self.bias.fill(count, width, 0.0, |j| unsafe { read_or(bias, start + j, 0.0) });
+                if !bias.is_null() {
+                    // SAFETY: as above.
+                    self.bias.fill(count, width, 0.0, |j| unsafe { *bias.add(start + j) });
+                }
             }
             Store::Fixed { multipliers, .. } => {
                 // SAFETY: as above.
@@ -217,7 +285,7 @@ pub(super) struct EndF32;
 impl End for EndF32 {
     #[inline(always)]
     unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
-        let Store::F32 { row_scales, min, max, .. } = end.epilogue.store else { return };
+        let Store::F32 { row_scales, bias, min, max, .. } = end.epilogue.store else { return };
         let out: *mut f32 = end.out.cast();
         // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
         unsafe {
@@ -226,8 +294,10 @@ impl End for EndF32 {
                 let row_scale = V::splat_f(row_scales.get(end.row + r));
                 each!(q in 0..Q => {
                     let scale = V::mul_f(row_scale, V::load_f(end.columns.scale.at(q * V::LANES)));
-                    let bias = V::load_f(end.columns.bias.at(q * V::LANES));
-                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), bias);
+                    let mut value = V::mul_f(V::to_f(sums[r][q]), scale);
+                    if !bias.is_null() {
+                        value = V::add_f(value, V::load_f(end.columns.bias.at(q * V::LANES)));
+                    }
                     let value = V::min_f(V::max_f(value, min), max);
                     V::store_f(value, out.add(r * end.out_stride + q * V::LANES));
                 });
@@ -242,24 +312,58 @@ pub(super) struct EndByte;
 impl End for EndByte {
     #[inline(always)]
     unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
+        let Store::HalfEven { bias, .. } = end.epilogue.store else { return };
+        // SAFETY: the caller's.
+        unsafe {
+            if bias.is_null() {
+                Self::store_bytes::<V, false, R, Q>(sums, end);
+            } else {
+                Self::store_bytes::<V, true, R, Q>(sums, end);
+            }
+        }
+    }
+}
+
+impl EndByte {
+    /// # Safety
+    /// As [`finish`]; the f32 bias is not null if `BIAS`.
+    #[inline(always)]
+    unsafe fn store_bytes<V: Lanes, const BIAS: bool, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+    ) {
         let Store::HalfEven { zero_point, min, max, .. } = end.epilogue.store else { return };
         let out: *mut u8 = end.out.cast();
         // SAFETY: as for EndF32.
         unsafe {
-            // Clamping to integers before rounding gives what clamping after it would, and keeps the conversion
-            // to i32 in range.
-            let low = V::splat_f((min - zero_point) as f32);
-            let high = V::splat_f((max - zero_point) as f32);
-            let zero_point = V::splat_i(zero_point);
-            each!(q in 0..Q => {
-                let scale = V::load_f(end.columns.scale.at(q * V::LANES));
-                let bias = V::load_f(end.columns.bias.at(q * V::LANES));
-                each!(r in 0..R => {
-                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), bias);
-                    let value = V::min_f(V::max_f(value, low), high);
-                    let value = V::add_i(V::to_i(value), zero_point);
-                    V::store_low_bytes(value, out.add(r * end.out_stride + q * V::LANES));
+            let to = V::byte_range(zero_point, min, max);
+            // Stores of bytes may change anything, as the compiler sees it: with registers to spare, scales are read before.
+            let keep = R * Q + Q + 6 <= V::REGISTERS;
+            let mut scales = [V::splat_f(0.0); Q];
+            if keep {
+                each!(q in 0..Q => scales[q] = V::load_f(end.columns.scale.at(q * V::LANES)));
+            }
+            // Four vectors at a time, row by row: as many as instruction sets narrow together.
+            each!(g in 0..(R * Q).div_ceil(4) => {
+                // A group that is not whole repeats its last vector, which is not stored again.
+                let count = if R * Q - 4 * g < 4 { R * Q - 4 * g } else { 4 };
+                let place = |i: usize| 4 * g + if i < count { i } else { count - 1 };
+                let mut steps = [V::splat_f(0.0); 4];
+                let mut places = [out; 4];
+                each!(i in 0..4 => {
+                    let (r, q) = (place(i) / Q, place(i) % Q);
+                    let scale = if keep { scales[q] } else { V::load_f(end.columns.scale.at(q * V::LANES)) };
+                    steps[i] = V::mul_f(V::to_f(sums[r][q]), scale);
+                    if BIAS {
+                        steps[i] = V::add_f(steps[i], V::load_f(end.columns.bias.at(q * V::LANES)));
+                    }
+                    places[i] = out.add(r * end.out_stride + q * V::LANES);
                 });
+                match Q {
+                    _ if Q % 4 == 0 => V::store_steps::<4>(steps, &to, places, count),
+                    _ if Q % 2 == 0 => V::store_steps::<2>(steps, &to, places, count),
+                    _ => V::store_steps::<1>(steps, &to, places, count),
+                }
             });
         }
     }

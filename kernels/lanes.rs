@@ -10,6 +10,8 @@
 /// Methods read or write exactly `LANES` elements at the pointers given.
 pub(crate) unsafe trait Lanes: Copy {
     const LANES: usize;
+    /// Vector registers.
+    const REGISTERS: usize;
     type I: Copy;
     type F: Copy;
 
@@ -44,6 +46,18 @@ pub(crate) unsafe trait Lanes: Copy {
 
     /// Asks for a cache line that will be read soon; any address will do.
     unsafe fn prefetch(p: *const f32);
+    /// What [`Lanes::store_steps`] needs of a zero point and the range of 8-bit outputs, made once for a tile.
+    type ByteRange: Copy;
+    /// The range `min..=max`, of i8 or of u8 values, and the zero point in steps of it.
+    unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> Self::ByteRange;
+    /// Rounds steps half to even, adds the zero point, clamps, and stores the first `count` of four vectors as bytes, each
+    /// at its pointer; of every `TOGETHER` vectors the bytes are adjacent. `count` is a multiple of `TOGETHER`, from 1 to 4.
+    unsafe fn store_steps<const TOGETHER: usize>(
+        steps: [Self::F; 4],
+        to: &Self::ByteRange,
+        p: [*mut u8; 4],
+        count: usize,
+    );
     unsafe fn load_f(p: *const f32) -> Self::F;
     unsafe fn store_f(v: Self::F, p: *mut f32);
     unsafe fn splat_f(x: f32) -> Self::F;
@@ -71,4 +85,44 @@ pub(crate) unsafe trait Lanes: Copy {
     /// gemmlowp: saturating shift left by max(e, 0), saturating rounding doubling high multiply by `m`, rounding
     /// divide by 2^max(-e, 0) with ties away from zero; `e` in -31..=30.
     unsafe fn scale_double_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I;
+}
+
+/// [`Lanes::ByteRange`] of instruction sets that narrow a vector at a time.
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "not every target has such an instruction set")]
+pub(crate) struct PlainRange<V: Lanes> {
+    low: V::F,
+    high: V::F,
+    zero_point: V::I,
+}
+
+#[allow(dead_code, reason = "as above")]
+impl<V: Lanes> PlainRange<V> {
+    /// # Safety
+    /// The CPU has the features of `V`.
+    #[inline(always)]
+    pub unsafe fn new(zero_point: i32, min: i32, max: i32) -> Self {
+        // Clamping to integers before rounding gives what clamping after it would, and keeps the conversion to i32 in range.
+        // SAFETY: the caller's.
+        unsafe {
+            Self {
+                low: V::splat_f((min - zero_point) as f32),
+                high: V::splat_f((max - zero_point) as f32),
+                zero_point: V::splat_i(zero_point),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Lanes::store_steps`].
+    #[inline(always)]
+    pub unsafe fn store(&self, steps: [V::F; 4], p: [*mut u8; 4], count: usize) {
+        for i in 0..count {
+            // SAFETY: the caller's.
+            unsafe {
+                let clamped = V::min_f(V::max_f(steps[i], self.low), self.high);
+                V::store_low_bytes(V::add_i(V::to_i(clamped), self.zero_point), p[i]);
+            }
+        }
+    }
 }

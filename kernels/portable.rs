@@ -12,7 +12,7 @@ use super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, balanced},
     epilogue::{End, TileEnd, finish},
-    lanes::Lanes,
+    lanes::{Lanes, PlainRange},
     layout,
     slices::slice_functions,
 };
@@ -121,6 +121,7 @@ fn zip<T: Copy>(a: [T; 4], b: [T; 4], op: impl Fn(T, T) -> T) -> [T; 4] {
 // SAFETY: every method touches four elements.
 unsafe impl Lanes for Scalar4 {
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
     type I = [i32; 4];
     type F = [f32; 4];
 
@@ -179,6 +180,22 @@ unsafe impl Lanes for Scalar4 {
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
         // SAFETY: the caller's.
         unsafe { p.cast::<[u8; 4]>().write_unaligned(v.map(|x| x as u8)) }
+    }
+    type ByteRange = PlainRange<Self>;
+    #[inline(always)]
+    unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> Self::ByteRange {
+        // SAFETY: the caller's.
+        unsafe { PlainRange::new(zero_point, min, max) }
+    }
+    #[inline(always)]
+    unsafe fn store_steps<const TOGETHER: usize>(
+        steps: [Self::F; 4],
+        to: &Self::ByteRange,
+        p: [*mut u8; 4],
+        count: usize,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { to.store(steps, p, count) }
     }
     #[inline(always)]
     unsafe fn prefetch(_p: *const f32) {}

@@ -8,9 +8,20 @@ use super::super::lanes::Lanes;
 #[derive(Clone, Copy)]
 pub(in super::super) struct Lanes128;
 
+/// Zero point as i16, and the range as i8.
+#[derive(Clone, Copy)]
+pub(in super::super) struct ByteRange {
+    zero_point: int16x8_t,
+    min: int8x16_t,
+    max: int8x16_t,
+    /// What turns i8 into the bytes of the range: 0, or the sign bit.
+    flip: int8x16_t,
+}
+
 // SAFETY: loads and stores touch 4 elements of their type, `store_low_bytes` 4 bytes.
 unsafe impl Lanes for Lanes128 {
     const LANES: usize = 4;
+    const REGISTERS: usize = 32;
     type I = int32x4_t;
     type F = float32x4_t;
 
@@ -95,6 +106,62 @@ unsafe impl Lanes for Lanes128 {
             // The low halves of each lane, then their low bytes: the even elements of pairs of vectors.
             let [low, high] = [vuzp1q_s16(a, b), vuzp1q_s16(c, d)].map(|v| vreinterpretq_u8_s16(v));
             vst1q_u8(p, vuzp1q_u8(low, high));
+        }
+    }
+    type ByteRange = ByteRange;
+    #[inline(always)]
+    unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> ByteRange {
+        // SAFETY: the CPU has NEON.
+        unsafe {
+            // A range of u8 is taken as one of i8, 128 lower.
+            let lower = if min >= 0 { 128 } else { 0 };
+            ByteRange {
+                zero_point: vdupq_n_s16((zero_point - lower) as i16),
+                min: vdupq_n_s8((min - lower) as i8),
+                max: vdupq_n_s8((max - lower) as i8),
+                flip: vdupq_n_s8(lower as i8),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_steps<const TOGETHER: usize>(
+        steps: [Self::F; 4],
+        to: &ByteRange,
+        p: [*mut u8; 4],
+        count: usize,
+    ) {
+        // SAFETY: the CPU has NEON; the caller gives room for 4 bytes at each pointer that is stored to.
+        unsafe {
+            let [a, b, c, d] = steps;
+            let [a, b, c, d] = [vcvtnq_s32_f32(a), vcvtnq_s32_f32(b), vcvtnq_s32_f32(c), vcvtnq_s32_f32(d)];
+            // Every step saturates, and what has saturated stays outside of 8 bits.
+            let low = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(a), b), to.zero_point);
+            let high = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(c), d), to.zero_point);
+            let bytes = vqmovn_high_s16(vqmovn_s16(low), high);
+            let bytes = veorq_s8(vminq_s8(vmaxq_s8(bytes, to.min), to.max), to.flip);
+            let bytes = vreinterpretq_u8_s8(bytes);
+            match TOGETHER {
+                4 => vst1q_u8(p[0], bytes),
+                2 => {
+                    vst1_u8(p[0], vget_low_u8(bytes));
+                    if count > 2 {
+                        vst1_u8(p[2], vget_high_u8(bytes));
+                    }
+                }
+                _ => {
+                    let words = vreinterpretq_u32_u8(bytes);
+                    p[0].cast::<u32>().write_unaligned(vgetq_lane_u32::<0>(words));
+                    if count > 1 {
+                        p[1].cast::<u32>().write_unaligned(vgetq_lane_u32::<1>(words));
+                    }
+                    if count > 2 {
+                        p[2].cast::<u32>().write_unaligned(vgetq_lane_u32::<2>(words));
+                    }
+                    if count > 3 {
+                        p[3].cast::<u32>().write_unaligned(vgetq_lane_u32::<3>(words));
+                    }
+                }
+            }
         }
     }
     #[inline(always)]

@@ -8,9 +8,20 @@ use super::super::lanes::Lanes;
 #[derive(Clone, Copy)]
 pub(in super::super) struct Lanes256;
 
+/// Zero point as i16, and the range as i8.
+#[derive(Clone, Copy)]
+pub(in super::super) struct ByteRange {
+    zero_point: __m256i,
+    min: __m256i,
+    max: __m256i,
+    /// What turns i8 into the bytes of the range: 0, or the sign bit.
+    flip: __m256i,
+}
+
 // SAFETY: loads and stores touch 8 elements of their type, `store_low_bytes` 8 bytes.
 unsafe impl Lanes for Lanes256 {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     type I = __m256i;
     type F = __m256;
 
@@ -98,6 +109,62 @@ unsafe impl Lanes for Lanes256 {
             let packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             _mm256_storeu_si256(p.cast(), _mm256_permutevar8x32_epi32(packed, order));
+        }
+    }
+    type ByteRange = ByteRange;
+    #[inline(always)]
+    unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> ByteRange {
+        // SAFETY: the CPU has AVX2.
+        unsafe {
+            // A range of u8 is taken as one of i8, 128 lower.
+            let lower = if min >= 0 { 128 } else { 0 };
+            ByteRange {
+                zero_point: _mm256_set1_epi16((zero_point - lower) as i16),
+                min: _mm256_set1_epi8((min - lower) as i8),
+                max: _mm256_set1_epi8((max - lower) as i8),
+                flip: _mm256_set1_epi8(lower as i8),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_steps<const TOGETHER: usize>(
+        steps: [Self::F; 4],
+        to: &ByteRange,
+        p: [*mut u8; 4],
+        count: usize,
+    ) {
+        // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes at each pointer that is stored to.
+        unsafe {
+            // What is too large for i32 would convert to its smallest value, as what is too small does.
+            let largest = _mm256_set1_ps(32767.0);
+            let [a, b, c, d] = steps;
+            let [a, b] = [_mm256_min_ps(a, largest), _mm256_min_ps(b, largest)];
+            let [c, d] = [_mm256_min_ps(c, largest), _mm256_min_ps(d, largest)];
+            let [a, b] = [_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b)];
+            let [c, d] = [_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d)];
+            // Every step saturates, and what has saturated stays outside of 8 bits.
+            let low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), to.zero_point);
+            let high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), to.zero_point);
+            let bytes = _mm256_max_epi8(_mm256_packs_epi16(low, high), to.min);
+            let bytes = _mm256_xor_si256(_mm256_min_epi8(bytes, to.max), to.flip);
+            // Packing works within halves: the groups of four bytes are put in order.
+            let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            let (ab, cd) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+            match TOGETHER {
+                4 => _mm256_storeu_si256(p[0].cast(), bytes),
+                2 => {
+                    _mm_storeu_si128(p[0].cast(), ab);
+                    if count > 2 {
+                        _mm_storeu_si128(p[2].cast(), cd);
+                    }
+                }
+                _ => {
+                    let halves = [ab, _mm_unpackhi_epi64(ab, ab), cd, _mm_unpackhi_epi64(cd, cd)];
+                    for i in 0..count {
+                        _mm_storel_epi64(p[i].cast(), halves[i]);
+                    }
+                }
+            }
         }
     }
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::super::lanes::Lanes;
+use super::super::lanes::{Lanes, PlainRange};
 
 /// Sixteen lanes.
 #[derive(Clone, Copy)]
@@ -11,6 +11,7 @@ pub(in super::super) struct Lanes512;
 // SAFETY: loads and stores touch 16 elements of their type, `store_low_bytes` 16 bytes.
 unsafe impl Lanes for Lanes512 {
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
     type I = __m512i;
     type F = __m512;
 
@@ -78,6 +79,22 @@ unsafe impl Lanes for Lanes512 {
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
         // SAFETY: the CPU has AVX-512; the caller gives room for 16 bytes.
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+    type ByteRange = PlainRange<Self>;
+    #[inline(always)]
+    unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> Self::ByteRange {
+        // SAFETY: the caller's.
+        unsafe { PlainRange::new(zero_point, min, max) }
+    }
+    #[inline(always)]
+    unsafe fn store_steps<const TOGETHER: usize>(
+        steps: [Self::F; 4],
+        to: &Self::ByteRange,
+        p: [*mut u8; 4],
+        count: usize,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { to.store(steps, p, count) }
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const f32) {
