@@ -106,8 +106,10 @@ fn plot(root: &Area, top: i32, tensor: &Tensor, table: &Table) -> Result<()> {
     let plane = chart.plotting_area();
     let mut lines = Vec::new();
     for (row, colour) in table.rows.iter().zip(COLOURS.iter().cycle()) {
-        for end in [row.range.min, row.range.max] {
-            lines.push((plane.map_coordinate(&(end.into(), 1.0)).0, colour));
+        let ends = [row.range.min, row.range.max].map(f64::from).into_iter();
+        // Where there are no values nothing is clipped.
+        for end in ends.filter(|end| (min - room..=max + room).contains(end)) {
+            lines.push((plane.map_coordinate(&(end, 1.0)).0, colour));
         }
     }
     clipping_lines(root, lines, plane.get_pixel_range().1)
