@@ -258,13 +258,30 @@ fn degenerate_data() {
             }
         }
     }
-    // The whole range of f32.
-    let histogram = observed(&[f32::MIN, -1.0, 0.0, 1.0, f32::MAX]);
-    assert!(ranges(&histogram).iter().all(|range| range.is_ok()));
+    // The whole range of f32, and bins narrower than the smallest.
+    for values in [&[f32::MIN, -1.0, 0.0, 1.0, f32::MAX][..], &[1e-45, 3e-44]] {
+        assert!(ranges(&observed(values)).into_iter().all(|range| range.is_ok_and(|r| r.min <= r.max)));
+    }
     let histogram = observed(&[1.0, 2.0]);
     assert!(histogram.calibrate(Calibrator::Percentile(100.5), Levels::I8, Scheme::Affine).is_err());
     assert!(histogram.counts(0).is_err());
     assert_eq!(histogram.counts(2), Ok(vec![1, 1]));
+}
+
+/// All values in one bin at the end of a range about 0: a method that keeps less than that bin still gives a range.
+#[test]
+fn a_narrow_band_far_from_zero() {
+    let methods = || Calibrator::ALL.into_iter().filter(|method| *method != Calibrator::Mse);
+    for sign in [1.0, -1.0] {
+        let histogram = observed(&[1000.0, 1000.1, 1000.2].map(|x: f32| sign * x));
+        for (method, scheme) in methods().flat_map(|m| [(m, Scheme::Affine), (m, Scheme::Symmetric)]) {
+            let range = histogram.calibrate(method, Levels::I8, scheme).unwrap();
+            assert!(range.min <= range.max && range.max_abs() <= 1000.2, "{method}: {range:?}");
+            // Less than a bin of 2,048 is lost.
+            let quality = histogram.quality(QParams::new(Levels::I8, scheme, range).unwrap(), Levels::I8);
+            assert!(quality.unwrap().sqnr_db > 40.0, "{method}, {scheme:?}: {range:?}, {quality:?}");
+        }
+    }
 }
 
 #[test]

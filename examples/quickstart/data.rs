@@ -11,13 +11,14 @@ pub struct Digits {
     pub labels: Vec<u8>,
 }
 
-/// A linear layer: `y[o] = sum over i of weights[o][i] * x[i] + bias[o]`.
+/// A linear layer: `y[o] = sum over i of weights[o][i] * x[i] + bias[o]`, negative ones made 0 if `relu`.
 pub struct Layer {
     pub inputs: usize,
     pub outputs: usize,
     /// `outputs` x `inputs`, row-major.
     pub weights: Vec<f32>,
     pub bias: Vec<f32>,
+    pub relu: bool,
 }
 
 /// All 1,797 digits, in the order of the data set.
@@ -32,13 +33,15 @@ pub fn digits() -> Digits {
     Digits { pixels, labels }
 }
 
-/// The layers of the network, first to last; ReLU between them.
+/// The layers of the network, first to last; ReLU between them, not after the last.
 pub fn network() -> Vec<Layer> {
     let mut file = Reader::new(include_bytes!("mlp.bin"), b"MLP1");
-    (0..file.u32())
-        .map(|_| {
+    let count = file.u32();
+    (1..=count)
+        .map(|number| {
             let (inputs, outputs) = (file.u32(), file.u32());
-            Layer { inputs, outputs, weights: file.f32s(inputs * outputs), bias: file.f32s(outputs) }
+            let (weights, bias) = (file.f32s(inputs * outputs), file.f32s(outputs));
+            Layer { inputs, outputs, weights, bias, relu: number < count }
         })
         .collect()
 }

@@ -6,6 +6,7 @@
 //! channel; activations to u8 as they come, one scale and zero point for each image (dynamic quantization).
 
 mod data;
+mod linear;
 
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use i8gemm::{
     Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Workspace,
     quant::{DynamicBuffers, DynamicQuantizer, Grouping, Levels, ParamList, QParams, Scheme},
 };
+use linear::Linear;
 
 /// A linear layer with i8 weights, packed for the kernel that runs it.
 struct QuantizedLinear {
@@ -25,14 +27,15 @@ struct QuantizedLinear {
 }
 
 impl QuantizedLinear {
-    fn new(layer: &Layer, relu: bool) -> Result<Self, i8gemm::Error> {
+    fn new(layer: &Layer) -> Result<Self, i8gemm::Error> {
         let channels = Grouping::per_channel(&[layer.outputs, layer.inputs], 0)?;
         let params = ParamList::fit(channels, Levels::I8.narrow(), Scheme::Symmetric, &layer.weights)?;
         let mut quantized = vec![0i8; layer.weights.len()];
         params.quantizer(channels).quantize(&layer.weights, &mut quantized)?;
         // The file holds outputs x inputs, N x K: a transposed view of what the product wants.
         let weights = MatRef::col_major(&quantized, layer.inputs, layer.outputs)?;
-        Ok(Self { weights: PackedRhs::pack(weights)?, scales: params.scales, bias: layer.bias.clone(), relu })
+        let (weights, scales) = (PackedRhs::pack(weights)?, params.scales);
+        Ok(Self { weights, scales, bias: layer.bias.clone(), relu: layer.relu })
     }
 
     /// `rows` images through the layer: quantize the activations, multiply, and come back to f32.
@@ -59,47 +62,6 @@ impl QuantizedLinear {
 struct Buffers {
     quantized: DynamicBuffers<u8>,
     scratch: Workspace,
-}
-
-/// A linear layer in f32, its weights inputs x outputs.
-struct Linear {
-    inputs: usize,
-    outputs: usize,
-    weights: Vec<f32>,
-    bias: Vec<f32>,
-    relu: bool,
-}
-
-impl Linear {
-    fn new(layer: &Layer, relu: bool) -> Self {
-        let &Layer { inputs, outputs, .. } = layer;
-        let weights =
-            (0..inputs * outputs).map(|i| layer.weights[i % outputs * inputs + i / outputs]).collect();
-        Self { inputs, outputs, weights, bias: layer.bias.clone(), relu }
-    }
-
-    /// Many rows by a well-kept f32 GEMM that chooses its kernel at run time too; one row, for which that would first copy
-    /// all weights, as a sum of weight rows.
-    fn forward(&self, x: &[f32], rows: usize) -> Vec<f32> {
-        let (k, n) = (self.inputs, self.outputs);
-        let mut y: Vec<f32> = self.bias.iter().copied().cycle().take(rows * n).collect();
-        if rows == 1 {
-            for (x, weights) in x.iter().zip(self.weights.chunks(n)) {
-                y.iter_mut().zip(weights).for_each(|(y, w)| *y += x * w);
-            }
-        } else {
-            // SAFETY: x is rows x k, the weights k x n, y rows x n, all dense; the strides say so.
-            unsafe {
-                let (x, w, y) = (x.as_ptr(), self.weights.as_ptr(), y.as_mut_ptr());
-                let (k_stride, n_stride) = (k as isize, n as isize);
-                matrixmultiply::sgemm(rows, k, n, 1.0, x, k_stride, 1, w, n_stride, 1, 1.0, y, n_stride, 1);
-            }
-        }
-        if self.relu {
-            y.iter_mut().for_each(|v| *v = v.max(0.0));
-        }
-        y
-    }
 }
 
 fn argmax(scores: &[f32]) -> u8 {
@@ -152,12 +114,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (images, labels) = (&pixels[data::TRAIN * 64..], &labels[data::TRAIN..]);
     let count = labels.len();
     let layers = data::network();
-    let last = layers.len() - 1;
-    let (mut linear, mut quantized) = (Vec::new(), Vec::new());
-    for (i, layer) in layers.iter().enumerate() {
-        linear.push(Linear::new(layer, i < last));
-        quantized.push(QuantizedLinear::new(layer, i < last)?);
-    }
+    let linear: Vec<_> = layers.iter().map(Linear::new).collect();
+    let quantized = layers.iter().map(QuantizedLinear::new).collect::<Result<Vec<_>, _>>()?;
 
     let f32_pass =
         |x: &[f32], rows: usize| linear.iter().fold(x.to_vec(), |x, layer| layer.forward(&x, rows));

@@ -74,7 +74,11 @@ impl Calibrator {
             Self::KlTensorRt => kl::tensor_rt(points, levels),
             Self::KlOnnxRuntime => kl::onnx_runtime(points, levels),
         };
-        Ok(Interval { min: chosen.min.max(all.min), max: chosen.max.min(all.max) })
+        // A band far from 0 that is narrower than a bin may have been cut off as a whole: what is left lies between it and 0.
+        let apart = chosen.max < all.min || chosen.min > all.max;
+        let all = if apart { all.with_zero() } else { all };
+        // In this order a NaN, from bins wider than f32, keeps all of its side.
+        Ok(Interval { min: chosen.min.max(all.min).min(all.max), max: chosen.max.min(all.max).max(all.min) })
     }
 }
 
