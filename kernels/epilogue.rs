@@ -359,10 +359,12 @@ impl EndByte {
                     }
                     places[i] = out.add(r * end.out_stride + q * V::LANES);
                 });
-                match Q {
-                    _ if Q % 4 == 0 => V::store_steps::<4>(steps, &to, places, count),
-                    _ if Q % 2 == 0 => V::store_steps::<2>(steps, &to, places, count),
-                    _ => V::store_steps::<1>(steps, &to, places, count),
+                if Q.is_multiple_of(4) {
+                    V::store_steps::<4>(steps, &to, places, count);
+                } else if Q.is_multiple_of(2) {
+                    V::store_steps::<2>(steps, &to, places, count);
+                } else {
+                    V::store_steps::<1>(steps, &to, places, count);
                 }
             });
         }

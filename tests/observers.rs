@@ -142,6 +142,11 @@ fn bins_are_fine_enough() {
     let params = QParams::symmetric(Levels::I8, 4.0).unwrap();
     let [a, b] = [&exact, &binned].map(|h| h.quality(params, Levels::I8).unwrap());
     assert!((a.mse / b.mse - 1.0).abs() < 0.02 && (a.clipped - b.clipped).abs() < 1e-4, "{a:?}, {b:?}");
+    // Behind a ReLU: zeros stay zeros and add no noise.
+    let before = b.mse * binned.count() as f64;
+    binned.merge(&observed(&[0.0; 100_000])).unwrap();
+    let after = binned.quality(params, Levels::I8).unwrap().mse * binned.count() as f64;
+    assert!((after / before - 1.0).abs() < 1e-9, "{before}, {after}");
 }
 
 #[test]
@@ -266,6 +271,7 @@ fn degenerate_data() {
     assert!(histogram.calibrate(Calibrator::Percentile(100.5), Levels::I8, Scheme::Affine).is_err());
     assert!(histogram.counts(0).is_err());
     assert_eq!(histogram.counts(2), Ok(vec![1, 1]));
+    assert_eq!(observed(&[f32::MIN, -1.0, 0.0, 1.0, f32::MAX]).counts(3), Ok(vec![1, 3, 1]));
 }
 
 /// All values in one bin at the end of a range about 0: a method that keeps less than that bin still gives a range.

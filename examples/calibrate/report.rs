@@ -38,7 +38,7 @@ impl Table {
         };
         let rows = methods.iter().map(|&method| {
             announce(method);
-            let range = widened(scheme, histogram.calibrate(method, levels, scheme)?);
+            let range = histogram.calibrate(method, levels, scheme)?.widened(scheme);
             let params = QParams::new(levels, scheme, range)?;
             Ok(Row { method, range, params, quality: histogram.quality(params, levels)?, best: false })
         });
@@ -46,14 +46,6 @@ impl Table {
         let most = rows.iter().map(|row| row.quality.sqnr_db).fold(f64::NEG_INFINITY, f64::max);
         rows.iter_mut().for_each(|row| row.best = row.quality.sqnr_db >= most - 0.005);
         Ok(Self { title: format!("{bits} bits, {name}, {}..={}", levels.min(), levels.max()), rows })
-    }
-}
-
-/// To hold 0, or to be symmetric about it.
-fn widened(scheme: Scheme, range: Interval) -> Interval {
-    match scheme {
-        Scheme::Affine => range.with_zero(),
-        Scheme::Symmetric => Interval { min: -range.max_abs(), max: range.max_abs() },
     }
 }
 

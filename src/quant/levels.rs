@@ -134,6 +134,15 @@ impl Interval {
         Self { min: self.min.min(other.min), max: self.max.max(other.max) }
     }
 
+    /// The range that a scheme quantizes of it: widened to hold 0, or to be symmetric about it. What lies outside is clipped.
+    #[must_use]
+    pub fn widened(self, scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::Affine => self.with_zero(),
+            Scheme::Symmetric => Self { min: -self.max_abs(), max: self.max_abs() },
+        }
+    }
+
     /// The range widened to hold 0.
     #[must_use]
     pub fn with_zero(self) -> Self {

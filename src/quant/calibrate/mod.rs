@@ -32,7 +32,8 @@ pub enum Calibrator {
     /// same share of both ends first, then each end by itself until nothing improves.
     Mse,
     /// Least Kullback-Leibler divergence in TensorRT's form (S. Migacz, "8-bit inference with TensorRT", 2017): of `|x|`, 2,048
-    /// bins, half as many levels as there are integers. Among equals the widest.
+    /// bins, half as many levels as there are integers. Among equals the widest. Meant for continuous data: of a few distinct
+    /// values it may keep next to nothing.
     KlTensorRt,
     /// Least Kullback-Leibler divergence in ONNX Runtime's form: a window on both sides of 0 over a histogram of 2,048 bins,
     /// level counts cut to integers, smoothed by 1e-4. Among equals the narrowest.
@@ -162,15 +163,21 @@ impl Uniform {
     /// between, the last bin closed on both sides.
     fn new(bins: usize, range: Interval, points: impl Iterator<Item = (f32, u64)>) -> Self {
         let Interval { min, max } = range;
-        // A range of one value, or wider than f32, has bins of no use, but has them.
         let width = max - min;
         let step = width / bins as f32;
-        let mut edges: Vec<f32> = (0..=bins).map(|i| i as f32 * step + min).collect();
+        let mut edges: Vec<f32> = if width.is_finite() {
+            (0..=bins).map(|i| i as f32 * step + min).collect()
+        } else {
+            // Wider than f32, where NumPy refuses.
+            let step = (f64::from(max) - f64::from(min)) / bins as f64;
+            (0..=bins).map(|i| (i as f64 * step + f64::from(min)) as f32).collect()
+        };
         edges[bins] = max;
         let mut counts = alloc::vec![0; bins];
+        let width = f64::from(max) - f64::from(min);
         for (x, count) in points {
-            let guess = ((x - min) / width * bins as f32) as usize;
-            let mut bin = guess.min(bins - 1);
+            let guess = (f64::from(x) - f64::from(min)) / width * bins as f64;
+            let mut bin = (guess as usize).min(bins - 1);
             if x < edges[bin] && bin > 0 {
                 bin -= 1;
             } else if bin + 1 < bins && x >= edges[bin + 1] {

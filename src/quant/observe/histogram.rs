@@ -58,6 +58,8 @@ pub struct HistogramState {
     pub exponent: i32,
     /// Counts of the bins: none, or 32,768.
     pub bins: Vec<u64>,
+    /// Zeros among what the bins count: half of all values behind a ReLU, and no error when quantized.
+    pub zeros: u64,
 }
 
 /// Values kept as they are.
@@ -83,6 +85,7 @@ impl Histogram {
             values: Vec::new(),
             exponent: MIN_EXPONENT,
             bins: Vec::new(),
+            zeros: 0,
         })
     }
 
@@ -145,7 +148,7 @@ impl Histogram {
 
     /// Everything observed as numbers with counts, in ascending order.
     fn points(&self) -> Result<Points, Error> {
-        let HistogramState { observed, values, exponent, bins, .. } = &self.0;
+        let HistogramState { observed, values, exponent, bins, zeros, .. } = &self.0;
         let range = observed.ok_or(Error::NothingObserved)?;
         if bins.is_empty() {
             let mut values = values.clone();
@@ -154,8 +157,14 @@ impl Histogram {
         }
         let width = libm::exp2(f64::from(exponent - HALF.trailing_zeros() as i32));
         let centre = |i: usize| (((i as f64 - f64::from(HALF)) + 0.5) * width) as f32;
-        let points = bins.iter().enumerate().filter(|(_, count)| **count > 0);
-        Ok(Points::new(range, points.map(|(i, &count)| (centre(i).clamp(range.min, range.max), count))))
+        let point = |(i, &count): (usize, &u64)| (centre(i).clamp(range.min, range.max), count);
+        let (below, above) = bins.split_at(HALF as usize);
+        let above = above.iter().enumerate().map(|(i, count)| point((i + HALF as usize, count)));
+        let mut above = above.collect::<Vec<_>>();
+        // The first bin from 0 on holds the zeros too.
+        above[0].1 -= zeros;
+        let points = below.iter().enumerate().map(point).chain([(0.0, *zeros)]).chain(above);
+        Ok(Points::new(range, points.filter(|(_, count)| *count > 0)))
     }
 
     /// Counts finite values whose magnitude is at most that of `range`.
@@ -208,6 +217,7 @@ impl HistogramState {
             let whole = scaled as i32;
             let floor = whole - i32::from(scaled < f64::from(whole));
             self.bins[(floor + HALF) as usize] += 1;
+            self.zeros += u64::from(x == 0.0);
         }
     }
 }
@@ -247,11 +257,12 @@ impl Observer for Histogram {
                     theirs.widen(range);
                     theirs.bin(ours.into_iter());
                 }
-                (self.0.bins, self.0.exponent) = (theirs.bins, theirs.exponent);
+                (self.0.bins, self.0.exponent, self.0.zeros) = (theirs.bins, theirs.exponent, theirs.zeros);
             } else {
                 theirs.widen(self.0.observed.unwrap_or(range));
                 self.0.widen(range);
                 self.0.bins.iter_mut().zip(&theirs.bins).for_each(|(a, b)| *a += b);
+                self.0.zeros += theirs.zeros;
             }
         }
         self.0.count += other.0.count;
@@ -270,7 +281,7 @@ impl TryFrom<HistogramState> for Histogram {
     /// # Errors
     /// [`Error::State`] when the counts contradict each other, [`Error::Range`].
     fn try_from(state: HistogramState) -> Result<Self, Error> {
-        let HistogramState { count, observed, values, exponent, bins, .. } = &state;
+        let HistogramState { count, observed, values, exponent, bins, zeros, .. } = &state;
         let wrong = |what| Err(Error::State { what });
         observed.map_or(Ok(()), Interval::check)?;
         if observed.is_some() != (*count > 0) {
@@ -288,6 +299,9 @@ impl TryFrom<HistogramState> for Histogram {
             }
             bins.iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
         };
+        if *zeros > bins.get(HALF as usize).copied().unwrap_or(0) {
+            return wrong("more zeros than small values");
+        }
         if held != *count {
             return wrong("counts that do not add up");
         }
