@@ -3,8 +3,10 @@
 //! The ceiling is the instruction alone, in registers, in enough independent chains; product and ceiling are measured in
 //! turn (A B A B) and the median of the ratios is printed, because a shared machine's speed drifts.
 
+mod common;
+
+use common::{median, now};
 use i8gemm::{Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs};
-use std::time::Duration;
 
 /// Pairs of measurements.
 const PAIRS: usize = 201;
@@ -68,27 +70,6 @@ fn measure(kernel: Kernel, m: usize, k: usize, n: usize) {
     let ratio = median(&mut ratios);
     let bar = "#".repeat((ratio * 40.0).round() as usize);
     println!(" {:>9.1} {:>6.1}%  {bar}", median(&mut ceilings) / 1e9, ratio * 100.0);
-}
-
-/// Time that this thread has run: being put aside for another program does not count.
-#[cfg(unix)]
-fn now() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: fills the structure it is given.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Time since the first call.
-#[cfg(not(unix))]
-fn now() -> Duration {
-    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-    START.elapsed()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Multiply-adds a second of a kernel's instruction in registers, or `None` where it has no single one.

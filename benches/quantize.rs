@@ -3,8 +3,11 @@
 //! Each row is measured in turn (A B A B) with a plain copy of the same traffic: one that reads as many bytes and writes as
 //! many, with nothing to compute. The median of the ratios is printed, because a shared machine's speed drifts.
 
-use std::{hint::black_box, time::Duration};
+mod common;
 
+use std::hint::black_box;
+
+use common::{median, now};
 use i8gemm::{
     Kernel, MatRef,
     quant::{DynamicQuantizer, Grouping, Levels, QParams, Quantizer, Rounding},
@@ -97,25 +100,4 @@ fn time(mut work: impl FnMut()) -> f64 {
     let start = now();
     work();
     (now() - start).as_secs_f64()
-}
-
-/// Time that this thread has run: being put aside for another program does not count.
-#[cfg(unix)]
-fn now() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: fills the structure it is given.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-/// Time since the first call.
-#[cfg(not(unix))]
-fn now() -> Duration {
-    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-    START.elapsed()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
