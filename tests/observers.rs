@@ -299,6 +299,11 @@ fn states_are_plain_data_and_checked() {
         assert_eq!(Histogram::try_from(state.clone()), Ok(histogram));
         let broken = HistogramState { count: state.count + 1, ..state.clone() };
         assert!(matches!(Histogram::try_from(broken), Err(Error::State { .. })));
+        if len == 10 {
+            let observed = Some(Interval { min: 0.0, max: 0.0 });
+            let broken = HistogramState { observed, ..state.clone() };
+            assert!(matches!(Histogram::try_from(broken), Err(Error::State { .. })));
+        }
         if len > 65_536 {
             let broken = HistogramState { exponent: state.exponent + 1, ..state.clone() };
             assert!(matches!(Histogram::try_from(broken), Err(Error::State { .. })));

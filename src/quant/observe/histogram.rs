@@ -288,8 +288,9 @@ impl TryFrom<HistogramState> for Histogram {
             return wrong("a range without values, or values without a range");
         }
         let held = if bins.is_empty() {
-            if values.len() > EXACT || values.iter().any(|x| !x.is_finite()) {
-                return wrong("more values than are kept, or one that is not finite");
+            let inside = |x: &f32| observed.is_some_and(|range| range.min <= *x && *x <= range.max);
+            if values.len() > EXACT || !values.iter().all(inside) {
+                return wrong("more values than are kept, or one outside the observed range");
             }
             values.len() as u64
         } else {
