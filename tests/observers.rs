@@ -48,6 +48,13 @@ fn observed(values: &[f32]) -> Histogram {
     histogram
 }
 
+/// The state, with values that are kept as they are in ascending order.
+fn in_order(histogram: &Histogram) -> HistogramState {
+    let mut state = HistogramState::from(histogram.clone());
+    state.values.sort_by(f32::total_cmp);
+    state
+}
+
 quickcheck! {
     fn pieces_are_the_whole(seed: u64, len: u16) -> bool {
         let mut random = Random(seed);
@@ -94,7 +101,6 @@ fn binned_pieces_are_the_whole() {
     for len in [65_535, 65_536, 65_537, 150_000] {
         let values = growing(&mut random, len);
         let whole = observed(&values);
-        let expected = ranges(&whole);
         for longest in [1000, 20_000, 100_000] {
             let mut pieced = Histogram::new(Calibrator::MinMax);
             for piece in pieces(&mut random, &values, longest) {
@@ -108,11 +114,10 @@ fn binned_pieces_are_the_whole() {
         for order in [parts.iter().collect::<Vec<_>>(), parts.iter().rev().collect()] {
             let mut merged = Histogram::new(Calibrator::MinMax);
             order.into_iter().try_for_each(|part| merged.merge(part)).unwrap();
-            assert_eq!(ranges(&merged), expected, "{len}");
-            assert_eq!((merged.count(), merged.observed()), (whole.count(), whole.observed()));
+            assert_eq!(in_order(&merged), in_order(&whole), "{len}");
         }
         let reversed: Vec<f32> = values.iter().rev().copied().collect();
-        assert_eq!(ranges(&observed(&reversed)), expected);
+        assert_eq!(in_order(&observed(&reversed)), in_order(&whole));
     }
 }
 
@@ -134,6 +139,10 @@ fn bins_are_fine_enough() {
         let slack =
             if matches!(method, Calibrator::KlTensorRt | Calibrator::KlOnnxRuntime) { 60.0 } else { 1.5 };
         for scheme in [Scheme::Affine, Scheme::Symmetric] {
+            // The search of both ends takes long and sees what the other one sees.
+            if method == Calibrator::Mse && scheme == Scheme::Affine {
+                continue;
+            }
             let [a, b] = [&exact, &binned].map(|h| h.calibrate(method, Levels::I8, scheme).unwrap());
             let off = (a.min - b.min).abs().max((a.max - b.max).abs());
             assert!(off <= slack * bin, "{method}, {scheme:?}: {a:?}, {b:?}");
@@ -180,7 +189,7 @@ fn quality_is_its_definition() {
 fn least_squares_search_is_best_at_least_squares() {
     let mut random = Random(9);
     let values: Vec<f32> =
-        (0..4000).map(|_| (random.range(-1000, 1000) as f32 * 1e-3).powi(5) + 0.1).collect();
+        (0..500).map(|_| (random.range(-1000, 1000) as f32 * 1e-3).powi(5) + 0.1).collect();
     let histogram = observed(&values);
     for bits in [2, 4, 8] {
         for scheme in [Scheme::Affine, Scheme::Symmetric] {
