@@ -1,4 +1,7 @@
-//! What the paired measurements share: a clock, and the median.
+//! What the paired measurements share: a clock, the median, and bare instructions.
+
+#[allow(dead_code, reason = "not every benchmark measures against the instruction")]
+pub mod instruction;
 
 use std::time::Duration;
 

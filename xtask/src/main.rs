@@ -1,5 +1,6 @@
 //! Developer commands of `i8gemm`: `cargo xtask --help` lists them.
 
+mod bench;
 mod debian;
 mod loops;
 mod mca;
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Check everything: formatting, lints, every kernel natively and under emulation, docs, no_std builds
     Test(test::Args),
+    /// Measure the crate side by side with what users would pick instead
+    Bench(bench::Args),
     /// Predict the speed of the ARM kernels' loops on cores that are not at hand
     Mca(mca::Args),
 }
@@ -29,6 +32,7 @@ enum Command {
 fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Test(args) => test::main(&args),
+        Command::Bench(args) => bench::main(&args),
         Command::Mca(args) => mca::main(&args),
     }
 }

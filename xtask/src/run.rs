@@ -156,6 +156,13 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// The model of this CPU, or at least its architecture.
+pub fn cpu_name() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(|| env::consts::ARCH.into(), |(_, name)| name.trim().into())
+}
+
 /// The line of a running stage: a live one on a terminal, plain lines elsewhere.
 pub struct Progress {
     line: String,

@@ -1,6 +1,6 @@
 //! The stages of `cargo xtask test`, in the order they run.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use i8gemm::Kernel;
@@ -8,7 +8,7 @@ use i8gemm::Kernel;
 use super::Stage;
 use crate::{
     debian, loops, mca,
-    run::{Log, Workspace},
+    run::{Log, Workspace, cpu_name},
 };
 
 /// The environment variable that pins a kernel, and the test that fails unless the pinned kernel runs.
@@ -250,11 +250,4 @@ fn emulated_x86() -> Option<Stage> {
         run_pinned(log, &mut command, Some("avx_vnni"))
     };
     Some(Stage::new("emulated-avx_vnni", "tests, vpdpbusd in software", action).on("avx_vnni", cpu_name()))
-}
-
-/// The model of this CPU, or at least its architecture.
-fn cpu_name() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
 }

@@ -1,0 +1,123 @@
+//! Two things measured in turn.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::common;
+
+/// Something that can be timed.
+pub trait Contender {
+    /// Multiply-adds of a call; for memory, the weights that a call reads.
+    fn work(&self) -> f64;
+
+    /// Seconds that so many calls take.
+    fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64>;
+
+    /// The zero point of `lhs` that was applied, and the [`checksum`] of the sums, if the contender makes i32 sums.
+    fn sums(&mut self) -> Result<Option<(i32, i64)>> {
+        Ok(None)
+    }
+}
+
+/// Depends on every sum and its place.
+pub fn checksum(sums: impl Iterator<Item = i32>) -> i64 {
+    sums.zip((1..=251).cycle()).fold(0, |all: i64, (sum, weight)| all.wrapping_add(i64::from(sum) * weight))
+}
+
+/// What seconds are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Time that the calling thread has run: other programs' turns do not count.
+    Thread,
+    /// Time that has passed: for work on several threads.
+    Wall,
+}
+
+impl Clock {
+    /// For work on so many threads.
+    pub fn of(threads: usize) -> Self {
+        if threads == 1 { Self::Thread } else { Self::Wall }
+    }
+
+    /// Seconds that the work takes.
+    pub fn time(self, work: impl FnOnce()) -> f64 {
+        match self {
+            Self::Thread => {
+                let start = common::now();
+                work();
+                common::now() - start
+            }
+            Self::Wall => {
+                let start = Instant::now();
+                work();
+                start.elapsed()
+            }
+        }
+        .as_secs_f64()
+    }
+}
+
+/// How long to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Pairs.
+    pub pairs: usize,
+    /// Seconds of one sample, at least.
+    pub sample: f64,
+    /// Seconds after which no more pairs are begun.
+    pub limit: f64,
+}
+
+impl Effort {
+    pub const FULL: Self = Self { pairs: 41, sample: 4e-3, limit: 4.0 };
+    pub const QUICK: Self = Self { pairs: 7, sample: 5e-4, limit: 0.1 };
+}
+
+/// Medians of the pairs.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairs {
+    /// Work a second.
+    pub ours: f64,
+    pub peer: f64,
+    pub ratio: f64,
+}
+
+/// Measures ours, peer, ours, peer, ..: a shared machine's speed drifts, and the two halves of a pair see the same of it.
+pub fn pairs(
+    effort: Effort,
+    threads: usize,
+    ours: &mut dyn Contender,
+    peer: &mut dyn Contender,
+) -> Result<Pairs> {
+    let clock = Clock::of(threads);
+    let calls = [calls(effort, clock, ours)?, calls(effort, clock, peer)?];
+    let (mut rates, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let start = Instant::now();
+    while rates.is_empty() || rates.len() < effort.pairs && start.elapsed().as_secs_f64() < effort.limit {
+        let a = ours.work() * calls[0] as f64 / ours.seconds(calls[0], clock)?;
+        let b = peer.work() * calls[1] as f64 / peer.seconds(calls[1], clock)?;
+        rates.push(a);
+        peers.push(b);
+        ratios.push(a / b);
+    }
+    let median = common::median;
+    Ok(Pairs { ours: median(&mut rates), peer: median(&mut peers), ratio: median(&mut ratios) })
+}
+
+/// Calls that make a sample long enough. The first one also touches pages and fills caches.
+fn calls(effort: Effort, clock: Clock, contender: &mut dyn Contender) -> Result<usize> {
+    let mut calls = 1;
+    // A call that is longer by far needs no second look.
+    if contender.seconds(1, clock)? > 5.0 * effort.sample {
+        return Ok(1);
+    }
+    loop {
+        let seconds = contender.seconds(calls, clock)?;
+        if seconds >= effort.sample {
+            return Ok(calls);
+        }
+        let wanted = 1.2 * effort.sample / seconds.max(1e-9) * calls as f64;
+        calls = (wanted.ceil() as usize).clamp(calls + 1, 100 * calls);
+    }
+}

@@ -1,0 +1,108 @@
+//! Peers that are reached from Python: one interpreter, which prepares a product and times calls of it when told to.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    ours::{Shape, macs},
+    pairs::{Clock, Contender},
+};
+
+/// Worker threads of these libraries look for more work for a while after a call, on cores that are then needed for others.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// The interpreter with `peers.py`.
+pub struct Python {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+/// What `peers.py` answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer<T> {
+    Ok(T),
+    Error(String),
+}
+
+impl Python {
+    /// Starts an interpreter.
+    pub fn start(program: &Path) -> Result<Self> {
+        let mut child = Command::new(program)
+            .args(["-c", include_str!("peers.py")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("{} has no pipes", program.display());
+        };
+        let mut python = Self { child, to, from: BufReader::new(from) };
+        python.ask::<()>("ready", [(); 0])?;
+        Ok(python)
+    }
+
+    fn ask<T: DeserializeOwned>(&mut self, command: &str, arguments: impl Serialize) -> Result<T> {
+        serde_json::to_writer(&mut self.to, &(command, arguments))?;
+        writeln!(self.to)?;
+        self.to.flush()?;
+        let mut line = String::new();
+        if self.from.read_line(&mut line)? == 0 {
+            bail!("Python has ended: is NumPy installed?");
+        }
+        match serde_json::from_str(&line)? {
+            Answer::Ok(value) => Ok(value),
+            Answer::Error(error) => bail!(error),
+        }
+    }
+
+    /// Makes a product of a peer, to be timed next.
+    pub fn prepare(&mut self, peer: &'static str, shape: Shape, threads: usize) -> Result<Peer<'_>> {
+        let (m, k, n) = shape;
+        self.ask::<()>("prepare", (peer, m, k, n, threads))?;
+        Ok(Peer { python: self, work: macs(shape) })
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A product of a peer.
+pub struct Peer<'a> {
+    python: &'a mut Python,
+    work: f64,
+}
+
+impl Contender for Peer<'_> {
+    fn work(&self) -> f64 {
+        self.work
+    }
+
+    fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64> {
+        let name = if clock == Clock::Thread { "thread" } else { "wall" };
+        let seconds = self.python.ask("seconds", (calls, name));
+        if clock == Clock::Wall {
+            thread::sleep(SETTLE);
+        }
+        seconds
+    }
+
+    fn sums(&mut self) -> Result<Option<(i32, i64)>> {
+        self.python.ask("check", [(); 0])
+    }
+}

@@ -1,0 +1,124 @@
+//! `cargo xtask bench`: this crate and what users would pick instead, side by side on this machine.
+//!
+//! A program of its own measures (`xtask/peers`), so that nothing else here has to build the peers; this shows how it gets on,
+//! and makes tables and charts of what it says.
+
+mod chart;
+mod measurement;
+mod report;
+
+use std::{
+    io::{BufRead, BufReader, IsTerminal},
+    path::PathBuf,
+    process::{ExitCode, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::run::{Log, Progress, Workspace};
+use measurement::{Measurement, Message};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Under a minute: fewer and shorter samples, and no product that takes seconds
+    #[arg(long)]
+    quick: bool,
+    /// One JSON object on each line instead of tables; reports and charts are written all the same
+    #[arg(long)]
+    json: bool,
+    /// Numbers of threads, such as 1,2
+    #[arg(long, value_name = "N,N")]
+    threads: Option<String>,
+    /// The kernel to measure, instead of the one that the crate would choose
+    #[arg(long)]
+    kernel: Option<String>,
+    /// Only products such as 512x512x512; may be repeated
+    #[arg(long, value_name = "MxKxN")]
+    shape: Vec<String>,
+    /// Only peers whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    peer: Option<String>,
+    /// The Python that has torch, onnxruntime and onnx: their rows are left out where they are missing
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+}
+
+impl Args {
+    /// The arguments of the measuring program.
+    fn forward(&self) -> Vec<String> {
+        let mut all = vec!["--python".into(), self.python.display().to_string()];
+        if self.quick {
+            all.push("--quick".into());
+        }
+        let options = [("--threads", &self.threads), ("--kernel", &self.kernel), ("--peer", &self.peer)];
+        for (name, value) in options {
+            all.extend(value.iter().flat_map(|value| [name.into(), value.clone()]));
+        }
+        all.extend(self.shape.iter().flat_map(|shape| ["--shape".into(), shape.clone()]));
+        all
+    }
+}
+
+/// Measures, and leaves `report.json`, `report.md` and the charts in `target/bench/`.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    let log = Log::create(&workspace, "bench")?;
+    let progress = Progress::start("building the peers".into());
+    let built = log.check(workspace.cargo().args(["build", "--release", "-p", "peers"]));
+    progress.finish(if built.is_ok() { "done" } else { "FAIL" });
+    built.with_context(|| log.tail(40))?;
+
+    let (measurements, skipped) = measure(&workspace, args)?;
+    ensure!(!measurements.is_empty(), "nothing was measured: no product or peer is named so");
+    let dir = workspace.target.join("bench");
+    report::write(&dir, &measurements, &skipped)?;
+    chart::draw_all(&dir, &measurements)?;
+    if !args.json {
+        report::print(&measurements, &skipped);
+        println!("\nwritten to {}: report.json, report.md, roofline.svg, ratios.svg", dir.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the measuring program; with `--json` its results go on as they come.
+fn measure(workspace: &Workspace, args: &Args) -> Result<(Vec<Measurement>, Vec<String>)> {
+    let program = workspace.target.join("release").join(format!("peers{}", std::env::consts::EXE_SUFFIX));
+    let mut child = workspace
+        .command(&program)
+        .args(args.forward())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let Some(output) = child.stdout.take() else { bail!("the measuring program has no output") };
+    let bar = progress_bar()?;
+    let (mut measurements, mut skipped) = (Vec::new(), Vec::new());
+    for line in BufReader::new(output).lines() {
+        match serde_json::from_str(&line?)? {
+            Message::Planned(count) => bar.set_length(count as u64),
+            Message::Measuring(what) => bar.set_message(what),
+            Message::Skipped(why) => {
+                bar.suspend(|| eprintln!("left out: {why}"));
+                skipped.push(why);
+            }
+            Message::Measured(measurement) => {
+                bar.inc(1);
+                if args.json {
+                    let line = serde_json::to_string(&measurement)?;
+                    bar.suspend(|| println!("{line}"));
+                }
+                measurements.push(measurement);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    ensure!(child.wait()?.success(), "the measuring program failed");
+    Ok((measurements, skipped))
+}
+
+fn progress_bar() -> Result<ProgressBar> {
+    let live = std::io::stderr().is_terminal();
+    let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?;
+    Ok(ProgressBar::with_draw_target(Some(0), target).with_style(style))
+}

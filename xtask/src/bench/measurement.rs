@@ -1,0 +1,40 @@
+//! What the measuring program says, a JSON object on each line.
+
+use serde::{Deserialize, Serialize};
+
+/// A line of the measuring program.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// So many measurements will follow, at most.
+    Planned(usize),
+    /// What is being measured now.
+    Measuring(String),
+    /// What will not be measured, and why.
+    Skipped(String),
+    /// A pair was measured.
+    Measured(Measurement),
+}
+
+/// Ours and a peer, measured in turn.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Measurement {
+    pub m: usize,
+    pub k: usize,
+    pub n: usize,
+    /// Types of `lhs`, `rhs` and `out`.
+    pub op: String,
+    /// Of ours.
+    pub kernel: String,
+    pub threads: usize,
+    /// Medians, in 10^9 multiply-adds a second.
+    pub ours_gmacs: f64,
+    pub peer: String,
+    pub peer_gmacs: f64,
+    /// Median over the pairs of our rate by the peer's.
+    pub ratio: f64,
+    /// The kernel's multiply instruction alone, in registers, on as many threads; none where it is not known.
+    pub ceiling_gmacs: Option<f64>,
+    /// Whether the peer's sums are ours, where they should be.
+    pub agrees: Option<bool>,
+}
