@@ -231,6 +231,11 @@ fn fitted_table_is_better_than_any_fixed_one() {
     let few = [0.5, -2.0, 7.25];
     let table = Codebook::fit(&few).unwrap();
     assert!(few.iter().all(|x| table.entries()[usize::from(table.code(*x))] == *x));
+    // Sixteen values, one of which is nearly all of the data.
+    let mut skewed: Vec<f32> = (0..16).map(|i| (i * i) as f32 - 40.0).collect();
+    skewed.extend([0.0; 5000].map(|_| -4.0));
+    let table = Codebook::fit(&skewed).unwrap();
+    assert!(skewed.iter().all(|x| table.entries()[usize::from(table.code(*x))] == *x), "{table:?}");
 }
 
 /// Relative squared error on N(0, 1), as known for the methods.

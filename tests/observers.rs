@@ -6,8 +6,8 @@ use common::Random;
 use i8gemm::{
     Error,
     quant::{
-        Calibrator, Histogram, HistogramState, Interval, Levels, MinMax, MovingAverage, MovingAverageState,
-        NonFinite, Observer, PerChannel, QParams, Scheme,
+        Calibrator, Codebook, Grouping, Histogram, HistogramState, Interval, Levels, MinMax, MovingAverage,
+        MovingAverageState, NonFinite, Observer, ParamList, PerChannel, QParams, Scheme,
     },
 };
 use quickcheck::quickcheck;
@@ -262,6 +262,58 @@ fn what_is_not_finite() {
     assert!(matches!(channels.observe(&[1.0]), Err(Error::Length { .. })));
 }
 
+/// Channels leave out what is not finite by themselves, whatever their observers would do.
+#[test]
+fn channels_ignore_for_their_observers() -> Result<(), Error> {
+    let values = [1.0, f32::NAN, -2.0, f32::INFINITY, 3.0, 0.5];
+    for inner in [1, 3] {
+        let strict = PerChannel::new(MinMax::new(), 2, inner)?;
+        assert!(matches!(strict.clone().observe(&values), Err(Error::NonFinite { index: 1, .. })));
+        let mut lenient = strict.non_finite(NonFinite::Ignore);
+        lenient.observe(&values)?;
+        let range = |channel: usize| lenient.observers()[channel].range(Levels::I8, Scheme::Affine);
+        let expected = if inner == 1 { [(-2.0, 3.0), (0.5, 0.5)] } else { [(-2.0, 1.0), (0.5, 3.0)] };
+        for (channel, (min, max)) in expected.into_iter().enumerate() {
+            assert_eq!(range(channel)?, Interval { min, max });
+        }
+    }
+    Ok(())
+}
+
+/// Observers that would see data differently are not merged, and stay as they were.
+#[test]
+fn merges_of_different_observers() {
+    fn refused<O: Observer + Clone + PartialEq + std::fmt::Debug>(mut one: O, other: O) {
+        one.observe_batch(&[1.0, -2.0]).unwrap();
+        let before = one.clone();
+        assert!(matches!(one.merge(&other), Err(Error::State { .. })));
+        assert_eq!(one, before);
+    }
+    refused(MinMax::new(), MinMax::new().non_finite(NonFinite::Ignore));
+    refused(MovingAverage::default(), MovingAverage::default().non_finite(NonFinite::Ignore));
+    refused(MovingAverage::default(), MovingAverage::new(0.5).unwrap());
+    let histogram = Histogram::new(Calibrator::MinMax);
+    refused(histogram.clone(), histogram.non_finite(NonFinite::Ignore));
+    refused(Histogram::new(Calibrator::MinMax), Histogram::new(Calibrator::Mse));
+    let of = |channels, inner| PerChannel::new(MinMax::new(), channels, inner).unwrap();
+    for other in [of(2, 4), of(3, 3), of(2, 3).non_finite(NonFinite::Ignore)] {
+        let mut one = of(2, 3);
+        assert!(matches!(one.merge(&other), Err(Error::State { .. })));
+        assert_eq!(one, of(2, 3));
+    }
+}
+
+/// Sizes that no memory holds are errors.
+#[test]
+fn absurd_counts() {
+    let overflow = |result: Result<(), Error>| assert!(matches!(result, Err(Error::SizeOverflow { .. })));
+    overflow(observed(&[1.0]).counts(usize::MAX).map(drop));
+    overflow(PerChannel::new(MinMax::new(), usize::MAX, 1).map(drop));
+    let grouping = Grouping::per_channel(&[usize::MAX, 0], 0).unwrap();
+    overflow(ParamList::fit(grouping, Levels::I8, Scheme::Affine, &[]).map(drop));
+    overflow(Codebook::scales(grouping, &[]).map(drop));
+}
+
 #[test]
 fn degenerate_data() {
     for value in [0.0, -3.0, 5.0, 1e-45, f32::MAX, f32::MIN] {
@@ -314,6 +366,10 @@ fn states_are_plain_data_and_checked() {
             assert!(matches!(Histogram::try_from(broken), Err(Error::State { .. })));
         }
         if len > 65_536 {
+            let mut full = state.clone();
+            full.bins[0] += u64::MAX / 2;
+            full.count += u64::MAX / 2;
+            assert!(matches!(Histogram::try_from(full), Err(Error::State { .. })));
             let broken = HistogramState { exponent: state.exponent + 1, ..state.clone() };
             assert!(matches!(Histogram::try_from(broken), Err(Error::State { .. })));
             let broken = HistogramState { bins: state.bins[1..].to_vec(), ..state };
@@ -337,6 +393,13 @@ fn states_pass_through_json() {
     channels.observe(&[1.0, 2.0, 3.0, 4.0]).unwrap();
     let text = serde_json::to_string(&channels).unwrap();
     assert_eq!(serde_json::from_str::<PerChannel<MovingAverage>>(&text).unwrap(), channels);
+    // Rows that nothing can be as long as.
+    for inner in ["0".to_owned(), usize::MAX.to_string()] {
+        let broken = text.replace("\"inner\":2", &format!("\"inner\":{inner}"));
+        assert_ne!(broken, text);
+        let mut channels: PerChannel<MovingAverage> = serde_json::from_str(&broken).unwrap();
+        assert!(matches!(channels.observe(&[1.0]), Err(Error::State { .. })));
+    }
 }
 
 /// 1 Gi values, 4 GiB of memory for the piece that is all of them: `cargo test --release -- --ignored`.

@@ -248,7 +248,12 @@ fn check_dynamic<R: Real, T: Operand>(quantizer: DynamicQuantizer, per_row: bool
     let fit = |values: &mut dyn Iterator<Item = f32>| {
         let (min, max) =
             values.filter(|v| v.is_finite()).fold((0f32, 0f32), |(a, b), v| (a.min(v), b.max(v)));
-        QParams::affine(Levels::of::<T>(), min, max).unwrap()
+        // Scales have no floor here; a range too narrow for a scale gets 1.
+        let levels = Levels::of::<T>();
+        let scale = (max - min) / levels.steps() as f32;
+        let scale = if scale < f32::MIN_POSITIVE { 1.0 } else { scale };
+        let zero_point = levels.min() - (min / scale).round_ties_even() as i32;
+        QParams { scale, zero_point: zero_point.clamp(levels.min(), levels.max()) }
     };
     let whole = fit(&mut (0..m).flat_map(row));
     for i in 0..m {
@@ -294,6 +299,26 @@ fn dynamic_is_its_definition() {
             }
         }
     }
+}
+
+/// Activations of a range however small keep their 8 bits; such that are all 0 get scale 1, as in ONNX Runtime.
+#[test]
+fn dynamic_scales_have_no_floor() -> Result<(), Error> {
+    for size in [1e-6f32, 1e-20, 1e-35] {
+        let x = [size, -size, 0.5 * size];
+        let mut buffers = DynamicBuffers::<u8>::default();
+        let lhs = DynamicQuantizer::per_tensor().quantize(MatRef::row_major(&x, 1, 3)?, &mut buffers)?;
+        let weights = i8gemm::PackedRhs::pack(MatRef::row_major(&[1i8, -1, 1], 3, 1)?)?;
+        let mut y = [0.0];
+        let gemm = i8gemm::Gemm::new(&weights, i8gemm::Output::f32(1.0))?;
+        gemm.apply(lhs, i8gemm::MatMut::row_major(&mut y, 1, 1)?)?;
+        assert!((y[0] - 2.5 * size).abs() <= 0.02 * size, "{size}: {}", y[0]);
+    }
+    let (mut values, mut scale, mut zero, mut sums) = ([9u8; 2], [0.0], [9], [9]);
+    let x = MatRef::row_major(&[0.0f32, -0.0], 1, 2)?;
+    DynamicQuantizer::per_tensor().quantize_into(x, &mut values, &mut scale, &mut zero, &mut sums)?;
+    assert_eq!((values, scale, zero, sums), ([0; 2], [1.0], [0], [0]));
+    Ok(())
 }
 
 /// The scheme and levels of the caller's choice reach the parameters.

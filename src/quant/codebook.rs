@@ -84,7 +84,31 @@ impl Codebook {
         for (i, &x) in sorted.iter().enumerate() {
             before.push(before[i] + f64::from(x));
         }
-        let mut table = Self(core::array::from_fn(|i| sorted[(2 * i + 1) * (sorted.len() - 1) / 32]));
+        // From the quantiles of all values, and from those of the different ones: where one value is most of the data, the
+        // first start has it many times. Up to 16 different values are the table that the second start is.
+        let quantiles = Self(core::array::from_fn(|i| sorted[(2 * i + 1) * (sorted.len() - 1) / 32]));
+        let mut distinct = sorted.clone();
+        distinct.dedup();
+        let spread = Self(core::array::from_fn(|i| distinct[i * (distinct.len() - 1) / 15]));
+        let [a, b] = [quantiles, spread].map(|start| start.improved(&sorted, &before));
+        let error = |table: &Self| -> f64 {
+            let thresholds = table.thresholds();
+            let entry = |x| f64::from(table.0[usize::from(nearest(&thresholds, x))]);
+            sorted
+                .iter()
+                .map(|&x| {
+                    let off = f64::from(x) - entry(x);
+                    off * off
+                })
+                .sum()
+        };
+        Ok(if error(&b) < error(&a) { b } else { a })
+    }
+
+    /// The table that Lloyd's rounds lead to, for ascending values and the sums before each.
+    #[cfg(feature = "alloc")]
+    fn improved(self, sorted: &[f32], before: &[f64]) -> Self {
+        let mut table = self;
         // Ends by itself after some dozens of rounds; the bound is for values whose sums round in circles.
         for _ in 0..1000 {
             let mut next = table;
@@ -105,7 +129,7 @@ impl Codebook {
             }
             table = next;
         }
-        Ok(table)
+        table
     }
 
     /// The table.
@@ -117,7 +141,7 @@ impl Codebook {
     /// The largest magnitude of each group: scales for a table that spans -1..=1. A group of zeros gets 1.
     ///
     /// # Errors
-    /// [`Error::Length`] when the values are not what the grouping is for; [`Error::NonFinite`].
+    /// [`Error::Length`] when the values are not what the grouping is for; [`Error::NonFinite`]; [`Error::SizeOverflow`].
     #[cfg(feature = "alloc")]
     pub fn scales(grouping: Grouping, values: &[f32]) -> Result<Vec<f32>, Error> {
         grouping.check_len("values", values.len())?;

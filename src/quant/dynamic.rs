@@ -48,7 +48,8 @@ pub struct DynamicQuantizer {
 }
 
 impl DynamicQuantizer {
-    /// One scale and zero point for the whole matrix, affine: ONNX's DynamicQuantizeLinear for u8.
+    /// One scale and zero point for the whole matrix, affine: ONNX's DynamicQuantizeLinear for u8. The scale is as small as the
+    /// range asks for; activations that are all 0, or too small for a scale that is a normal f32, get scale 1.
     #[must_use]
     pub fn per_tensor() -> Self {
         Self {
@@ -192,7 +193,7 @@ impl DynamicQuantizer {
     }
 
     fn fit(&self, levels: Levels, range: Interval) -> Result<(f32, i32), Error> {
-        let QParams { scale, zero_point } = QParams::new(levels, self.scheme, range)?;
+        let QParams { scale, zero_point } = QParams::exact(levels, self.scheme, range)?;
         Ok((scale, zero_point))
     }
 

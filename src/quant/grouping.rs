@@ -128,6 +128,16 @@ impl Grouping {
         }
     }
 
+    /// Elements of the runs that [`Grouping::runs`] visits, short last ones aside.
+    pub(crate) fn run_len(&self) -> usize {
+        match self.0 {
+            Kind::Tensor => usize::MAX,
+            Kind::Channel(Axis { inner: 1, len, .. }) => len,
+            Kind::Group(Axis { inner: 1, len, .. }, size) => size.min(len),
+            Kind::Channel(axis) | Kind::Group(axis, _) => axis.inner,
+        }
+    }
+
     /// Visits the elements in runs: contiguous elements that have either one scale or consecutive scales, one each.
     pub(crate) fn runs(
         &self,

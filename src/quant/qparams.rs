@@ -5,7 +5,7 @@ use crate::{Error, Operand};
 #[cfg(feature = "alloc")]
 use {
     super::{Grouping, Quantizer, engine::Engine},
-    alloc::{vec, vec::Vec},
+    alloc::vec::Vec,
 };
 
 /// Scale and zero point of quantized values: `r = scale * (q - zero_point)`.
@@ -43,12 +43,13 @@ impl QParams {
     pub fn affine(levels: Levels, min: f32, max: f32) -> Result<Self, Error> {
         Interval { min, max }.check()?;
         let Interval { min, max } = Interval { min, max }.with_zero();
-        let steps = levels.steps() as f32;
-        let width = max - min;
-        // A range wider than the largest f32 is divided before it is summed.
-        let scale = if width.is_finite() { width / steps } else { max / steps - min / steps }.max(MIN_SCALE);
+        Ok(Self::affine_with(levels, min, affine_scale(levels, min, max).max(MIN_SCALE)))
+    }
+
+    /// The zero point that a scale leaves to the smallest value.
+    fn affine_with(levels: Levels, min: f32, scale: f32) -> Self {
         let zero_point = levels.min() - libm::rintf(min / scale) as i32;
-        Ok(Self { scale, zero_point: zero_point.clamp(levels.min(), levels.max()) })
+        Self { scale, zero_point: zero_point.clamp(levels.min(), levels.max()) }
     }
 
     /// Symmetric: `scale = max_abs / ((levels.max - levels.min) / 2)`, at least 2^-23, zero point [`Levels::middle`].
@@ -76,6 +77,22 @@ impl QParams {
         }
     }
 
+    /// [`QParams::new`] without the floor of the scale, for ranges that are found anew for each input: a range of no width gets
+    /// scale 1, as in ONNX Runtime, and so does one too narrow for a scale that has a reciprocal.
+    pub(crate) fn exact(levels: Levels, scheme: Scheme, range: Interval) -> Result<Self, Error> {
+        range.check()?;
+        let Interval { min, max } = range.with_zero();
+        let scale = match scheme {
+            Scheme::Affine => affine_scale(levels, min, max),
+            Scheme::Symmetric => range.max_abs() / (0.5 * levels.steps() as f32),
+        };
+        let scale = if scale >= f32::MIN_POSITIVE { scale } else { 1.0 };
+        Ok(match scheme {
+            Scheme::Affine => Self::affine_with(levels, min, scale),
+            Scheme::Symmetric => Self { scale, zero_point: levels.middle() },
+        })
+    }
+
     /// `clamp(rint(r / scale) + zero_point)` of one value, ties to even. Infinities saturate; NaN becomes the zero point.
     /// [`Quantizer`](super::Quantizer) does slices, and everything else.
     #[inline]
@@ -84,23 +101,32 @@ impl QParams {
         let steps = r / self.scale;
         let steps = if steps.is_nan() { 0.0 } else { steps };
         // Clamped as a float to integers, which commutes with rounding.
-        let steps = steps.clamp((T::MIN - self.zero_point) as f32, (T::MAX - self.zero_point) as f32);
-        bytemuck::cast((libm::rintf(steps) as i32 + self.zero_point) as u8)
+        let bound = |level: i32| level.saturating_sub(self.zero_point) as f32;
+        let steps = steps.clamp(bound(T::MIN), bound(T::MAX));
+        bytemuck::cast((libm::rintf(steps) as i32).wrapping_add(self.zero_point) as u8)
     }
 
     /// `scale * (q - zero_point)` of one value.
     #[inline]
     #[must_use]
     pub fn dequantize<T: Operand>(&self, q: T) -> f32 {
-        self.scale * (q.widen() - self.zero_point) as f32
+        self.scale * q.widen().saturating_sub(self.zero_point) as f32
     }
 
     /// The reals that the smallest and the largest level stand for: what is outside is clipped.
     #[must_use]
     pub fn range(&self, levels: Levels) -> Interval {
-        let real = |q: i32| self.scale * (q - self.zero_point) as f32;
+        let real = |q: i32| self.scale * q.saturating_sub(self.zero_point) as f32;
         Interval { min: real(levels.min()), max: real(levels.max()) }
     }
+}
+
+/// The size of a step when a range that holds 0 is spread over all levels.
+fn affine_scale(levels: Levels, min: f32, max: f32) -> f32 {
+    let steps = levels.steps() as f32;
+    let width = max - min;
+    // A range wider than the largest f32 is divided before it is summed.
+    if width.is_finite() { width / steps } else { max / steps - min / steps }
 }
 
 /// Scales and zero points of a [`Grouping`], in the form that [`Quantizer`](super::Quantizer), [`Rhs`](crate::Rhs) and
@@ -132,8 +158,8 @@ impl ParamList {
     /// From the smallest and largest value of each group: how weights are quantized.
     ///
     /// # Errors
-    /// [`Error::Length`] when the values are not what the grouping is for; [`Error::NonFinite`]; the errors of
-    /// [`Kernel::best`](crate::Kernel::best).
+    /// [`Error::Length`] when the values are not what the grouping is for; [`Error::NonFinite`]; [`Error::SizeOverflow`] for
+    /// more groups than memory holds; the errors of [`Kernel::best`](crate::Kernel::best).
     pub fn fit(grouping: Grouping, levels: Levels, scheme: Scheme, values: &[f32]) -> Result<Self, Error> {
         grouping.check_len("values", values.len())?;
         let ranges = group_ranges(&grouping, "value", values)?;
@@ -157,6 +183,19 @@ impl FromIterator<QParams> for ParamList {
     }
 }
 
+/// As many copies of a value. A shape with a 0 may have any number of channels: more than memory holds are an error.
+#[cfg(feature = "alloc")]
+pub(super) fn filled<T: Clone>(value: T, count: usize) -> Result<Vec<T>, Error> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(count).map_err(|_| Error::SizeOverflow {
+        what: "channels or groups",
+        rows: count,
+        cols: size_of::<T>(),
+    })?;
+    all.resize(count, value);
+    Ok(all)
+}
+
 /// The range of each group; `None` where it has no values.
 #[cfg(feature = "alloc")]
 pub(super) fn group_ranges(
@@ -165,7 +204,7 @@ pub(super) fn group_ranges(
     values: &[f32],
 ) -> Result<Vec<Option<Interval>>, Error> {
     let engine = Engine::new(None)?;
-    let mut ranges: Vec<Option<Interval>> = vec![None; grouping.count()];
+    let mut ranges: Vec<Option<Interval>> = filled(None, grouping.count())?;
     let mut join = |at: usize, new: Interval| ranges[at] = Some(ranges[at].map_or(new, |old| old.join(new)));
     grouping.runs(values.len(), |elements, params| {
         let start = elements.start;
@@ -198,6 +237,9 @@ mod tests {
         assert_eq!(p.quantize::<i8>(f32::NAN), 3);
         assert_eq!((p.quantize::<i8>(f32::INFINITY), p.quantize::<u8>(f32::NEG_INFINITY)), (127, 0));
         assert_eq!((p.quantize::<i8>(1e30), p.quantize::<i8>(-1e30)), (127, -128));
+        // Nonsense gives nonsense, and no panic.
+        let odd = QParams { scale: 0.5, zero_point: i32::MIN };
+        let _ = (odd.quantize::<i8>(1.0), odd.dequantize(1i8), odd.range(Levels::I8));
         // A range of no width: PyTorch's floor of the scale; a constant -3 as i8.
         assert_eq!(QParams::affine(Levels::I8, 0.0, 0.0)?.scale, f32::EPSILON);
         let constant = QParams { scale: 3.0 / 255.0, zero_point: 127 };

@@ -107,10 +107,11 @@ impl<'a, T: Operand> Quantizer<'a, T> {
     pub fn quantize<R: Real>(&self, real: &[R], out: &mut [T]) -> Result<(), Error> {
         check_len("quantized values", out.len(), real.len())?;
         let engine = self.check("real values", real.len())?;
-        self.grouping.runs(real.len(), |elements, params| {
+        self.runs(real.len(), |elements, scales, zero_points| {
             let (start, out) = (elements.start, &mut out[elements.clone()]);
             R::parts(&real[elements], |at, real| {
-                let how = self.how(&part(&params, at, real.len()), start + at);
+                let (scales, zero_points) = (part(scales, at, real.len()), part(zero_points, at, real.len()));
+                let how = self.how(scales, zero_points, start + at);
                 engine.quantize(Values::F32(real), how, &mut out[at..][..real.len()]);
                 Ok(())
             })
@@ -124,9 +125,7 @@ impl<'a, T: Operand> Quantizer<'a, T> {
     pub fn dequantize(&self, quantized: &[T], out: &mut [f32]) -> Result<(), Error> {
         check_len("real values", out.len(), quantized.len())?;
         let engine = self.check("quantized values", quantized.len())?;
-        self.grouping.runs(quantized.len(), |elements, params| {
-            let How { zero_points, .. } = self.how(&params, 0);
-            let scales = self.scales.range(&params);
+        self.runs(quantized.len(), |elements, scales, zero_points| {
             engine.dequantize(&quantized[elements.clone()], scales, zero_points, &mut out[elements]);
             Ok(())
         })
@@ -147,11 +146,46 @@ impl<'a, T: Operand> Quantizer<'a, T> {
         Engine::new(self.kernel)
     }
 
-    fn how(&self, params: &Range<usize>, index: usize) -> How<'_> {
-        let scales = self.scales.range(params);
+    /// Visits the elements in runs with their scales and zero points: one for all of the run, or one for each element.
+    fn runs(
+        &self,
+        len: usize,
+        mut visit: impl FnMut(Range<usize>, &[f32], &[i32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        /// Elements of a run that is worth a call of its own.
+        const LONG: usize = 64;
+        const BLOCK: usize = 256;
+        if self.grouping.run_len() >= LONG {
+            return self.grouping.runs(len, |elements, params| {
+                visit(elements, self.scales.range(&params), self.zero_points.range(&params))
+            });
+        }
+        // Short runs are put together, with a scale and a zero point for each of their elements.
+        let (mut scales, mut zero_points) = ([0.0; BLOCK], [0; BLOCK]);
+        let mut start = 0;
+        self.grouping.runs(len, |elements, params| {
+            if elements.end - start > BLOCK {
+                let held = elements.start - start;
+                visit(start..elements.start, &scales[..held], &zero_points[..held])?;
+                start = elements.start;
+            }
+            for (i, element) in elements.enumerate() {
+                let param = if params.len() == 1 { params.start } else { params.start + i };
+                scales[element - start] = self.scales.at(param);
+                zero_points[element - start] = self.zero_points.at(param);
+            }
+            Ok(())
+        })?;
+        if start < len {
+            visit(start..len, &scales[..len - start], &zero_points[..len - start])?;
+        }
+        Ok(())
+    }
+
+    fn how<'p>(&self, scales: &'p [f32], zero_points: &'p [i32], index: usize) -> How<'p> {
         How {
             steps: if self.reciprocal { Steps::Reciprocal(scales) } else { Steps::Divide(scales) },
-            zero_points: self.zero_points.range(params),
+            zero_points,
             levels: self.levels,
             rounding: self.rounding,
             index,
@@ -160,7 +194,7 @@ impl<'a, T: Operand> Quantizer<'a, T> {
     }
 }
 
-/// The parameters of `len` values from `at` of a run.
-fn part(params: &Range<usize>, at: usize, len: usize) -> Range<usize> {
-    if params.len() == 1 { params.clone() } else { params.start + at..params.start + at + len }
+/// The parameters of `len` values from `at` of a run: one for all, or one for each.
+fn part<P>(params: &[P], at: usize, len: usize) -> &[P] {
+    if params.len() == 1 { params } else { &params[at..][..len] }
 }

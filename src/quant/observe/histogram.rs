@@ -67,12 +67,17 @@ const EXACT: usize = 1 << 16;
 /// Bins below 0, and as many above.
 const HALF: i32 = 1 << 14;
 const BINS: usize = 2 * HALF as usize;
+/// Values that can be counted: what is added to them in one call does not overflow.
+const MAX_COUNT: u64 = 1 << 62;
 /// The exponent of bins for nothing but zeros; below that of the smallest f32.
 const MIN_EXPONENT: i32 = -149;
 
 impl Histogram {
     /// The most memory that a histogram ever takes: the values, and the bins that they turn into.
     pub const MAX_BYTES: usize = 2 * 4 * EXACT + 8 * BINS;
+
+    /// The most bins that [`Histogram::counts`] makes.
+    pub const MAX_COUNTS: usize = 1 << 24;
 
     /// Nothing observed yet; NaN and infinities are refused.
     #[must_use]
@@ -137,10 +142,14 @@ impl Histogram {
     /// Counts over `bins` equal parts of the observed range, to be drawn.
     ///
     /// # Errors
-    /// [`Error::NothingObserved`], [`Error::Zero`] for no bins.
+    /// [`Error::NothingObserved`], [`Error::Zero`] for no bins, [`Error::SizeOverflow`] for more than
+    /// [`Histogram::MAX_COUNTS`].
     pub fn counts(&self, bins: usize) -> Result<Vec<u64>, Error> {
         if bins == 0 {
             return Err(Error::Zero { what: "bins" });
+        }
+        if bins > Self::MAX_COUNTS {
+            return Err(Error::SizeOverflow { what: "bins", rows: bins, cols: 1 });
         }
         let points = self.points()?;
         Ok(points.uniform(bins, points.range).counts)
@@ -176,6 +185,12 @@ impl Histogram {
             let room = EXACT - state.values.len();
             let new = finite.clone().count();
             if new <= room {
+                // Room grows in doubles, and never beyond what is kept.
+                let held = state.values.len() + new;
+                if held > state.values.capacity() {
+                    let room = held.max(2 * state.values.capacity()).min(EXACT);
+                    state.values.reserve_exact(room - state.values.len());
+                }
                 state.values.extend(finite);
                 return;
             }
@@ -199,13 +214,14 @@ impl HistogramState {
         if exponent <= self.exponent {
             return;
         }
-        let shift = (exponent - self.exponent).min(31);
-        let mut joined = vec![0; BINS];
-        for (i, &count) in self.bins.iter().enumerate() {
-            // Rounds down on both sides of 0, as the bins themselves do.
-            joined[(((i as i32 - HALF) >> shift) + HALF) as usize] += count;
+        let shift = exponent - self.exponent;
+        // In place: outward from 0, a bin moves to one that has been emptied already, or stays.
+        let middle = HALF as usize;
+        for i in (0..middle).rev().chain(middle..self.bins.len()) {
+            let count = core::mem::take(&mut self.bins[i]);
+            self.bins[coarser(i, shift)] += count;
         }
-        (self.bins, self.exponent) = (joined, exponent);
+        self.exponent = exponent;
     }
 
     /// Counts values that the bins hold.
@@ -220,6 +236,11 @@ impl HistogramState {
             self.zeros += u64::from(x == 0.0);
         }
     }
+}
+
+/// Where a bin lies in a grid that is `2^shift` times as coarse: rounds down on both sides of 0, as the bins themselves do.
+fn coarser(bin: usize, shift: i32) -> usize {
+    (((bin as i32 - HALF) >> shift.min(31)) + HALF) as usize
 }
 
 /// The smallest exponent, not below that of nothing but zeros, whose power of two is above the magnitude.
@@ -246,23 +267,31 @@ impl Observer for Histogram {
         if self.0.calibrator != other.0.calibrator {
             return Err(Error::State { what: "histograms of different calibrators" });
         }
+        self.0.non_finite.check_same(other.0.non_finite)?;
         let Some(range) = other.0.observed else { return Ok(()) };
+        if self.0.count > MAX_COUNT - other.0.count {
+            return Err(Error::State { what: "more values than can be counted" });
+        }
         if other.0.bins.is_empty() {
             self.add(&other.0.values, range);
         } else {
-            let mut theirs = other.0.clone();
-            if self.0.bins.is_empty() {
-                let ours = core::mem::take(&mut self.0.values);
-                if let Some(range) = self.0.observed {
-                    theirs.widen(range);
-                    theirs.bin(ours.into_iter());
+            let (state, theirs) = (&mut self.0, &other.0);
+            if state.bins.is_empty() {
+                let kept = core::mem::take(&mut state.values);
+                (state.bins, state.exponent, state.zeros) =
+                    (theirs.bins.clone(), theirs.exponent, theirs.zeros);
+                if let Some(range) = state.observed {
+                    state.widen(range);
+                    state.bin(kept.into_iter());
                 }
-                (self.0.bins, self.0.exponent, self.0.zeros) = (theirs.bins, theirs.exponent, theirs.zeros);
             } else {
-                theirs.widen(self.0.observed.unwrap_or(range));
-                self.0.widen(range);
-                self.0.bins.iter_mut().zip(&theirs.bins).for_each(|(a, b)| *a += b);
-                self.0.zeros += theirs.zeros;
+                // Their grid holds their range, and ours then holds both.
+                state.widen(range);
+                let shift = state.exponent - theirs.exponent;
+                for (i, count) in theirs.bins.iter().enumerate() {
+                    state.bins[coarser(i, shift)] += count;
+                }
+                state.zeros += theirs.zeros;
             }
         }
         self.0.count += other.0.count;
@@ -300,6 +329,9 @@ impl TryFrom<HistogramState> for Histogram {
             }
             bins.iter().fold(0, |sum: u64, n| sum.saturating_add(*n))
         };
+        if held > MAX_COUNT {
+            return wrong("more values than can be counted");
+        }
         if *zeros > bins.get(HALF as usize).copied().unwrap_or(0) {
             return wrong("more zeros than small values");
         }

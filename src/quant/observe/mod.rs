@@ -86,6 +86,12 @@ pub enum NonFinite {
 }
 
 impl NonFinite {
+    /// Observers are merged only if they treat NaN and infinities alike.
+    fn check_same(self, other: Self) -> Result<(), Error> {
+        let what = "observers that treat NaN and infinities differently";
+        if self == other { Ok(()) } else { Err(Error::State { what }) }
+    }
+
     /// The range of the values to take in; `None` when there are none.
     fn range(self, values: &[f32]) -> Result<Option<Interval>, Error> {
         let engine = Engine::new(None)?;
@@ -140,6 +146,7 @@ impl Observer for MinMax {
     }
 
     fn merge(&mut self, other: &Self) -> Result<(), Error> {
+        self.non_finite.check_same(other.non_finite)?;
         self.observed = join(self.observed, other.observed);
         Ok(())
     }

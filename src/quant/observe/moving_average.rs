@@ -106,6 +106,7 @@ impl Observer for MovingAverage {
     /// whose own batch must have ended ([`Error::State`]).
     fn merge(&mut self, other: &Self) -> Result<(), Error> {
         let (a, b) = (&mut self.0, &other.0);
+        a.non_finite.check_same(b.non_finite)?;
         if a.constant != b.constant {
             return Err(Error::State { what: "moving averages of different constants" });
         }

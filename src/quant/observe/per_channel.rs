@@ -1,9 +1,12 @@
 //! An observer for each channel.
 
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 
 use super::{Levels, NonFinite, Observer, Scheme};
-use crate::{Error, quant::ParamList};
+use crate::{
+    Error,
+    quant::{ParamList, qparams::filled},
+};
 
 /// One observer for each channel of tensors whose sizes before the channel axis may vary, as a batch does. The memory of
 /// one observer for each channel.
@@ -41,10 +44,10 @@ impl<O: Observer + Clone> PerChannel<O> {
         if channels.checked_mul(inner).is_none() {
             return Err(Error::SizeOverflow { what: "channels", rows: channels, cols: inner });
         }
-        Ok(Self { observers: vec![observer; channels], inner, non_finite: NonFinite::Error })
+        Ok(Self { observers: filled(observer, channels)?, inner, non_finite: NonFinite::Error })
     }
 
-    /// What to do with NaN and infinities. For [`NonFinite::Ignore`] the observers must ignore them too.
+    /// What to do with NaN and infinities, instead of what the observers themselves would do: they see finite values only.
     #[must_use]
     pub fn non_finite(self, non_finite: NonFinite) -> Self {
         Self { non_finite, ..self }
@@ -57,26 +60,27 @@ impl<O: Observer + Clone> PerChannel<O> {
     pub fn observe(&mut self, values: &[f32]) -> Result<(), Error> {
         /// Values gathered at a time from channels whose elements are too few to be handed over one run after the other.
         const PART: usize = 256;
-        let row = self.observers.len() * self.inner;
-        if row == 0 {
-            // Only a state that was restored from elsewhere can be like this.
-            return Err(Error::State { what: "channels without elements" });
-        }
+        // Only a state that was restored from elsewhere can have no such row.
+        let row = self.observers.len().checked_mul(self.inner).filter(|row| *row > 0);
+        let row = row.ok_or(Error::State { what: "channels without elements, or with too many" })?;
         if !values.len().is_multiple_of(row) {
             let expected = values.len() / row * row;
             return Err(Error::Length { what: "values of whole rows", expected, actual: values.len() });
         }
         // Nothing is taken in unless all of it can be.
         self.non_finite.range(values)?;
-        let mut gathered = Vec::with_capacity(PART + self.inner);
+        let mut gathered = Vec::with_capacity(PART + self.inner.min(PART));
         for (channel, observer) in self.observers.iter_mut().enumerate() {
             let runs = values.chunks(row).map(|row| &row[channel * self.inner..][..self.inner]);
-            if self.inner >= PART {
+            if self.non_finite == NonFinite::Error && self.inner >= PART {
                 runs.into_iter().try_for_each(|run| observer.observe(run))?;
                 continue;
             }
             for run in runs {
-                gathered.extend_from_slice(run);
+                match self.non_finite {
+                    NonFinite::Error => gathered.extend_from_slice(run),
+                    NonFinite::Ignore => gathered.extend(run.iter().copied().filter(|x| x.is_finite())),
+                }
                 if gathered.len() >= PART {
                     observer.observe(&gathered)?;
                     gathered.clear();
@@ -101,6 +105,10 @@ impl<O: Observer + Clone> PerChannel<O> {
         if self.observers.len() != other.observers.len() {
             return Err(Error::State { what: "observers of different numbers of channels" });
         }
+        if self.inner != other.inner {
+            return Err(Error::State { what: "channels of different numbers of elements" });
+        }
+        self.non_finite.check_same(other.non_finite)?;
         // All or nothing: a failure must not leave some channels merged.
         let mut merged = self.observers.clone();
         merged.iter_mut().zip(&other.observers).try_for_each(|(a, b)| a.merge(b))?;
