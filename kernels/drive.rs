@@ -12,7 +12,7 @@ use core::{ffi::c_void, marker::PhantomData, mem::MaybeUninit};
 
 use super::{
     Job, Store,
-    epilogue::{Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, TileBuffer, TileEnd, flush},
+    epilogue::{Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd},
     lanes::Lanes,
     layout::padded,
 };
@@ -167,7 +167,8 @@ unsafe fn rows<K: MicroKernel, E: End>(
                 end.out = buffer.0.as_mut_ptr().cast();
                 end.out_stride = MAX_COLS;
                 K::tile::<E>(count, panels, &input, &end);
-                flush::<K::V>(buffer, &end, count, cols, out, job.out_row_stride, job.out_col_stride);
+                let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);
+                E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });
             }
             input.lhs = input.lhs.add(count * job.lhs_stride);
         }
@@ -175,8 +176,15 @@ unsafe fn rows<K: MicroKernel, E: End>(
     }
 }
 
-/// Splits `remaining` into the fewest parts of at most `max`, as equal as they can be, and gives the first.
+/// The first part of `remaining`, of at most `max`: whole parts, then two that are as equal as they can be, so that no
+/// sliver is left. Without a division, which would cost as much as a small tile.
 #[inline(always)]
-pub(super) fn balanced(remaining: usize, max: usize) -> usize {
-    remaining.div_ceil(remaining.div_ceil(max).max(1))
+pub(super) fn next_part(remaining: usize, max: usize) -> usize {
+    if remaining >= 2 * max {
+        max
+    } else if remaining > max {
+        remaining.div_ceil(2)
+    } else {
+        remaining
+    }
 }

@@ -56,6 +56,21 @@ impl<T: Copy> Row<T> {
     }
 }
 
+impl Row<i32> {
+    /// Writes `value(j, address of the old value)` for each vector of columns `j` below `width`.
+    ///
+    /// # Safety
+    /// `width <= MAX_COLS`, a multiple of `LANES`; the CPU has the features of `V`.
+    #[inline(always)]
+    unsafe fn each<V: Lanes>(&mut self, width: usize, value: impl Fn(usize, *const i32) -> V::I) {
+        let row: *mut i32 = self.0.as_mut_ptr().cast();
+        for j in (0..width).step_by(V::LANES) {
+            // SAFETY: the caller's.
+            unsafe { V::store_i(value(j, row.add(j)), row.add(j)) };
+        }
+    }
+}
+
 impl Columns {
     pub const NEW: Self = Self {
         base: Row::NEW,
@@ -90,49 +105,50 @@ impl Columns {
     /// As [`Columns::fill`].
     #[inline(always)]
     unsafe fn fill_whole<V: Lanes>(&mut self, epilogue: &Epilogue, start: usize, width: usize) {
-        let shared = epilogue.lhs_zero.step == 0;
         // SAFETY: columns `start .. start + width` lie within what the epilogue is valid for, and whole vectors of them in
         // the rows of this.
         unsafe {
-            let zero = V::splat_i(epilogue.lhs_zero.get(0).wrapping_add(epilogue.lhs_shift));
-            for j in (0..width).step_by(V::LANES) {
-                let column = start + j;
-                let factor = V::load_i(epilogue.zero_factor.add(column));
-                let mut base = if shared { V::mul_i(zero, factor) } else { V::splat_i(0) };
-                for part in [epilogue.sum_offset, epilogue.bias] {
-                    if !part.is_null() {
-                        base = V::add_i(base, V::load_i(part.add(column)));
-                    }
+            let factors = epilogue.zero_factor.add(start);
+            if epilogue.lhs_zero.step == 0 {
+                let zero = V::splat_i(epilogue.lhs_zero.get(0).wrapping_add(epilogue.lhs_shift));
+                self.base.each::<V>(width, |j, _| V::mul_i(zero, V::load_i(factors.add(j))));
+            } else {
+                self.base.each::<V>(width, |_, _| V::splat_i(0));
+                self.zero_factor.each::<V>(width, |j, _| V::load_i(factors.add(j)));
+            }
+            for part in [epilogue.sum_offset, epilogue.bias] {
+                if !part.is_null() {
+                    let part = part.add(start);
+                    self.base.each::<V>(width, |j, base| V::add_i(V::load_i(base), V::load_i(part.add(j))));
                 }
-                V::store_i(base, self.base.at_mut(j));
-                if !shared {
-                    V::store_i(factor, self.zero_factor.at_mut(j));
-                }
-                if !epilogue.rhs_zero.is_null() {
-                    V::store_i(V::load_i(epilogue.rhs_zero.add(column)), self.rhs_zero.at_mut(j));
-                }
-                if let Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } =
-                    epilogue.store
-                {
-                    let scale = if scales.step == 0 {
-                        V::splat_f(*scales.ptr)
-                    } else {
-                        V::load_f(scales.ptr.add(column))
-                    };
+            }
+            if !epilogue.rhs_zero.is_null() {
+                let zeros = epilogue.rhs_zero.add(start);
+                self.rhs_zero.each::<V>(width, |j, _| V::load_i(zeros.add(j)));
+            }
+            if let Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } =
+                epilogue.store
+            {
+                let from = scales.from(start);
+                for j in (0..width).step_by(V::LANES) {
+                    let scale =
+                        if scales.step == 0 { V::splat_f(*from.ptr) } else { V::load_f(from.ptr.add(j)) };
                     V::store_f(scale, self.scale.at_mut(j));
-                    if !bias.is_null() {
-                        V::store_f(V::load_f(bias.add(column)), self.bias.at_mut(j));
+                }
+                if !bias.is_null() {
+                    for j in (0..width).step_by(V::LANES) {
+                        V::store_f(V::load_f(bias.add(start + j)), self.bias.at_mut(j));
                     }
                 }
             }
         }
     }
 
-    /// [`Columns::fill`] of any columns.
+    /// [`Columns::fill`] of any columns. Compiled once: the last columns of a product are few.
     ///
     /// # Safety
     /// As [`Columns::fill`].
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn fill_ragged(&mut self, epilogue: &Epilogue, start: usize, count: usize, width: usize) {
         // SAFETY: here and below, column `start + j` lies within what the epilogue is valid for.
         let sum_offset = |j| unsafe { read_or(epilogue.sum_offset, start + j, 0) };
@@ -203,6 +219,12 @@ pub(super) trait End {
     /// # Safety
     /// As [`finish`].
     unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd);
+
+    /// Moves a finished tile from a buffer, whose rows are [`MAX_COLS`] elements apart, to its place.
+    ///
+    /// # Safety
+    /// [`End::store`] has written the buffer; the elements may be written to their place; the CPU has the features of `V`.
+    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, end: &TileEnd, place: &Place);
 }
 
 /// Calls the body with each constant index below `$count`, unrolled in the source: an array of vectors indexed by a
@@ -277,6 +299,22 @@ impl End for EndI32 {
             }
         }
     }
+
+    /// What is requantized in integers gets here as sums.
+    #[inline(always)]
+    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, end: &TileEnd, place: &Place) {
+        // SAFETY: the caller's.
+        unsafe {
+            match end.epilogue.store {
+                Store::Fixed { .. } => {
+                    buffer.requantize::<V>(end, place.rows, place.cols);
+                    place.fill::<u8>(buffer.0.as_ptr().cast(), 4 * MAX_COLS);
+                }
+                Store::I32 { accumulate: true } => place.add(buffer.0.as_ptr().cast()),
+                _ => place.fill::<i32>(buffer.0.as_ptr().cast(), MAX_COLS),
+            }
+        }
+    }
 }
 
 /// f32 output.
@@ -304,6 +342,12 @@ impl End for EndF32 {
             });
         }
     }
+
+    #[inline(always)]
+    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, _end: &TileEnd, place: &Place) {
+        // SAFETY: the caller's.
+        unsafe { place.fill::<f32>(buffer.0.as_ptr().cast(), MAX_COLS) }
+    }
 }
 
 /// i8 or u8 output, rounded half to even. Both are the low byte of a clamped i32.
@@ -321,6 +365,12 @@ impl End for EndByte {
                 Self::store_bytes::<V, true, R, Q>(sums, end);
             }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, _end: &TileEnd, place: &Place) {
+        // SAFETY: the caller's.
+        unsafe { place.fill::<u8>(buffer.0.as_ptr().cast(), MAX_COLS) }
     }
 }
 
@@ -375,87 +425,87 @@ impl EndByte {
 #[repr(C, align(64))]
 pub(super) struct TileBuffer(pub [MaybeUninit<i32>; MAX_ROWS * MAX_COLS]);
 
-/// Moves a finished tile from the buffer (row stride [`MAX_COLS`]) to `out`, requantizing in integers if that is what the
-/// epilogue says.
-///
-/// # Safety
-/// The buffer holds `rows` x `cols` elements of the type the tile's end wrote; `out` is writable at `i * row_stride
-/// + j * col_stride` elements for them; the CPU has the features of `V`.
-#[inline(always)]
-pub(super) unsafe fn flush<V: Lanes>(
-    buffer: &mut TileBuffer,
-    end: &TileEnd,
-    rows: usize,
-    cols: usize,
-    out: *mut c_void,
-    row_stride: usize,
-    col_stride: usize,
-) {
-    // SAFETY: the caller's, in every arm; the buffer has MAX_COLS elements for each row, so whole vectors fit.
-    unsafe {
-        match end.epilogue.store {
-            Store::I32 { accumulate } => {
-                let add = |old: i32, new: i32| if accumulate { old.wrapping_add(new) } else { new };
-                scatter(buffer.0.as_ptr().cast::<i32>(), rows, cols, out.cast(), row_stride, col_stride, add);
-            }
-            Store::F32 { .. } => {
-                let source: *const f32 = buffer.0.as_ptr().cast();
-                scatter(source, rows, cols, out.cast(), row_stride, col_stride, |_, new| new);
-            }
-            Store::HalfEven { .. } => {
-                let source: *const u8 = buffer.0.as_ptr().cast();
-                scatter(source, rows, cols, out.cast(), row_stride, col_stride, |_, new| new);
-            }
-            Store::Fixed { double_rounding, zero_point, min, max, .. } => {
-                for r in 0..rows {
-                    // Bytes overwrite the sums of their own row from its start: a vector of LANES bytes ends
-                    // before the next vector of sums begins.
-                    let sums: *mut i32 = buffer.0.as_mut_ptr().add(r * MAX_COLS).cast();
-                    let bytes: *mut u8 = sums.cast();
-                    let mut j = 0;
-                    while j < cols {
-                        let x = V::load_i(sums.add(j));
-                        let m = V::load_i(end.columns.multiplier.at(j));
-                        let e = V::load_i(end.columns.shift.at(j));
-                        let scaled = if double_rounding {
-                            V::scale_double_rounding(x, m, e)
-                        } else {
-                            V::scale_single_rounding(x, m, e)
-                        };
-                        let low = V::splat_i(min - zero_point);
-                        let high = V::splat_i(max - zero_point);
-                        let clamped = V::min_i(V::max_i(scaled, low), high);
-                        V::store_low_bytes(V::add_i(clamped, V::splat_i(zero_point)), bytes.add(j));
-                        j += V::LANES;
-                    }
-                    let out: *mut u8 = out.cast::<u8>().add(r * row_stride);
-                    scatter(bytes, 1, cols, out, row_stride, col_stride, |_, new| new);
+impl TileBuffer {
+    /// Requantizes in integers: bytes overwrite the sums of their own row from its start. A vector of LANES bytes ends before
+    /// the next vector of sums begins.
+    ///
+    /// # Safety
+    /// The buffer holds `rows` x `cols` sums; the epilogue's store is [`Store::Fixed`]; the CPU has the features of `V`.
+    #[inline(always)]
+    unsafe fn requantize<V: Lanes>(&mut self, end: &TileEnd, rows: usize, cols: usize) {
+        let Store::Fixed { double_rounding, zero_point, min, max, .. } = end.epilogue.store else { return };
+        // SAFETY: the buffer has MAX_COLS elements for each row, so whole vectors fit.
+        unsafe {
+            let zero = V::splat_i(zero_point);
+            let (low, high) = (V::splat_i(min - zero_point), V::splat_i(max - zero_point));
+            for r in 0..rows {
+                let sums: *mut i32 = self.0.as_mut_ptr().add(r * MAX_COLS).cast();
+                for j in (0..cols).step_by(V::LANES) {
+                    let x = V::load_i(sums.add(j));
+                    let m = V::load_i(end.columns.multiplier.at(j));
+                    let e = V::load_i(end.columns.shift.at(j));
+                    let scaled = if double_rounding {
+                        V::scale_double_rounding(x, m, e)
+                    } else {
+                        V::scale_single_rounding(x, m, e)
+                    };
+                    let clamped = V::min_i(V::max_i(scaled, low), high);
+                    V::store_low_bytes(V::add_i(clamped, zero), sums.cast::<u8>().add(j));
                 }
             }
         }
     }
 }
 
-/// Copies `rows` x `cols` elements from a buffer of row stride [`MAX_COLS`] to a strided matrix.
-///
-/// # Safety
-/// Both are valid for the elements.
-#[inline(always)]
-unsafe fn scatter<T: Copy>(
-    source: *const T,
-    rows: usize,
-    cols: usize,
-    out: *mut T,
-    row_stride: usize,
-    col_stride: usize,
-    combine: impl Fn(T, T) -> T,
-) {
-    for r in 0..rows {
-        for j in 0..cols {
+/// Where elements go that a tile left in a [`TileBuffer`].
+pub(super) struct Place {
+    pub rows: usize,
+    pub cols: usize,
+    pub out: *mut c_void,
+    /// Elements.
+    pub row_stride: usize,
+    /// Elements.
+    pub col_stride: usize,
+}
+
+impl Place {
+    /// Copies elements from a buffer whose rows are `source_stride` elements apart. Compiled once for a type: ragged and
+    /// strided outputs are few, or slow anyway.
+    ///
+    /// # Safety
+    /// The buffer holds the elements, and they may be written to the place.
+    #[inline(never)]
+    unsafe fn fill<T: Copy>(&self, source: *const T, source_stride: usize) {
+        let out: *mut T = self.out.cast();
+        for r in 0..self.rows {
             // SAFETY: the caller's.
             unsafe {
-                let p = out.add(r * row_stride + j * col_stride);
-                *p = combine(*p, *source.add(r * MAX_COLS + j));
+                let (from, to) = (source.add(r * source_stride), out.add(r * self.row_stride));
+                if self.col_stride == 1 {
+                    from.copy_to_nonoverlapping(to, self.cols);
+                } else {
+                    for j in 0..self.cols {
+                        *to.add(j * self.col_stride) = *from.add(j);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds sums from a buffer, wrapping.
+    ///
+    /// # Safety
+    /// As [`Place::fill`].
+    #[inline(never)]
+    unsafe fn add(&self, source: *const i32) {
+        let out: *mut i32 = self.out.cast();
+        for r in 0..self.rows {
+            for j in 0..self.cols {
+                // SAFETY: the caller's.
+                unsafe {
+                    let place = out.add(r * self.row_stride + j * self.col_stride);
+                    *place = (*place).wrapping_add(*source.add(r * MAX_COLS + j));
+                }
             }
         }
     }

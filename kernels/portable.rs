@@ -10,7 +10,7 @@
 
 use super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    drive::{self, MicroKernel, TileInput, balanced},
+    drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     lanes::{Lanes, PlainRange},
     layout,
@@ -69,7 +69,7 @@ unsafe impl MicroKernel for Portable {
     const KR: usize = 1;
 
     fn next_rows(remaining: usize, _rows: usize) -> usize {
-        balanced(remaining, MR)
+        next_part(remaining, MR)
     }
 
     fn next_panels(_remaining: usize, _rows: usize) -> usize {

@@ -15,7 +15,7 @@ use core::arch::aarch64::*;
 use super::{
     super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
-        drive::{self, MicroKernel, TileInput, balanced},
+        drive::{self, MicroKernel, TileInput, next_part},
         epilogue::{End, TileEnd, finish},
         layout::{self, padded},
         slices::slice_functions,
@@ -60,7 +60,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
     let flip = if src.unsigned { 0x80 } else { 0 };
     let flip = vcombine_u8(vdup_n_u8(flip), vdup_n_u8(!flip));
     // SAFETY: the caller's.
-    unsafe { pack_panels::<KR, MR>(src, flip, |remaining| balanced(remaining, MR), dst) }
+    unsafe { pack_panels::<KR, MR>(src, flip, |remaining| next_part(remaining, MR), dst) }
 }
 
 /// # Safety
@@ -89,7 +89,7 @@ unsafe impl MicroKernel for NeonTiles {
 
     #[inline(always)]
     fn next_rows(remaining: usize, _rows: usize) -> usize {
-        balanced(remaining, MR)
+        next_part(remaining, MR)
     }
 
     #[inline(always)]

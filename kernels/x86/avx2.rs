@@ -2,35 +2,41 @@
 //!
 //! - Instruction: `vpmaddwd` (16 products of i16, added in pairs to 8 i32) and `vpaddd`. Not `vpmaddubsw`, which is
 //!   twice as wide and saturates its pair sums at 16 bits.
-//! - Tile: 6 rows x 16 columns. Registers: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16. With fewer rows
-//!   the tile is wider (1x64, 2x32; 3x32 would not fit the registers): a broadcast then serves more columns. Latency asks for no more, because only
-//!   the additions, of one cycle each, form chains.
+//! - Tile: 4 rows x 24 columns. Registers: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16; the third vector of
+//!   `rhs` is read by the multiplies themselves. A step is 12 multiplies and 12 additions, 6 cycles of four vector ports, in
+//!   30 instructions; 6 x 16 would take 32, and read `lhs` half as often again. A single row is 1 x 64.
 //! - `lhs`: rows widened to i16 (i8 and u8 keep their values), K padded with zero to even; a step broadcasts the 32 bits
-//!   of two values. `rhs`: panels of 16 columns of i8, kr = 2: `value(k, n)` at
-//!   `(n / 16) * K2 * 16 + (k / 2) * 32 + (n % 16) * 2 + k % 2`. When enough rows will pass a panel it is first
-//!   widened to i16 into scratch, in the same order; otherwise `vpmovsxbw` widens it as it is loaded, and weights cost
-//!   one byte of memory traffic each.
+//!   of two values. `rhs`: panels of 8 columns of i8, kr = 2: `value(k, n)` at
+//!   `(n / 8) * K2 * 8 + (k / 2) * 16 + (n % 8) * 2 + k % 2`. When enough rows will pass a group of up to three panels, it is
+//!   first widened to i16 into scratch, step by step: the vectors of a tile then lie side by side. Otherwise `vpmovsxbw`
+//!   widens them as they are loaded, and weights cost one byte of memory traffic each.
 //! - Ceiling: 32 MAC/cycle on CPUs with two multiply ports (16 MAC an instruction), as long as the additions find other
-//!   ports: 12 multiplies and 12 additions to 8 loads.
+//!   ports. Latency asks for no more sums: only the additions, of one cycle each, form chains.
 //! - Exact: a pair of products is at most 2 * 255 * 128 in magnitude; pairs and sums are i32.
 
 use core::arch::x86_64::*;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    drive::{self, MicroKernel, TileInput, balanced},
+    drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout::{self, padded},
     slices::slice_functions,
 };
 use super::lanes256::Lanes256;
 
-const MR: usize = 6;
-const NR: usize = 16;
+const MR: usize = 4;
+const NR: usize = 8;
 const KR: usize = 2;
 
-/// Rows from which widening a panel once is cheaper than widening it in every tile.
-const WIDEN_ROWS: usize = 13;
+/// Panels of the widest group that several rows pass.
+const GROUP: usize = 3;
+
+/// Rows from which widening a group of panels once is cheaper than widening it in every tile.
+const WIDEN_ROWS: usize = 9;
+
+/// Steps of a turn of the hand-written loops.
+const TURN: usize = 4;
 
 pulp::simd_type! {
     /// Proof that this CPU has AVX2.
@@ -49,7 +55,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     kr: KR,
     lhs: LhsFormat::PackedAsIs,
     offset: SumOffset::None,
-    scratch: |k| 2 * padded(k, KR) * NR,
+    scratch: |k| (2 * padded(k, KR) * NR * GROUP).next_multiple_of(64),
     lhs_stride,
     pack_lhs,
     row_sums,
@@ -124,29 +130,35 @@ unsafe impl MicroKernel for Avx2Tiles {
 
     #[inline(always)]
     fn next_rows(remaining: usize, _rows: usize) -> usize {
-        balanced(remaining, MR)
+        next_part(remaining, MR)
     }
 
     #[inline(always)]
     fn next_panels(remaining: usize, rows: usize) -> usize {
-        match rows {
-            1 => balanced(remaining, 4),
-            2 => balanced(remaining, 2),
-            _ => 1,
+        match (rows, remaining) {
+            (1, 8..) => 8,
+            (1, 4..) => 4,
+            (1, 2..) => 2,
+            (1, _) => 1,
+            _ => next_part(remaining, GROUP),
         }
     }
 
     #[inline(always)]
     unsafe fn widen(rhs: *const i8, panels: usize, k: usize, rows: usize, scratch: *mut u8) -> bool {
-        if rows < WIDEN_ROWS {
+        // There are groups of two and three; a panel by itself is all there is.
+        if rows < WIDEN_ROWS || panels == 1 {
             return false;
         }
-        debug_assert_eq!(panels, 1);
-        // SAFETY: the panel has `padded(k) * NR` bytes, a multiple of 32, and scratch twice as many.
+        // SAFETY: each panel has 16 bytes a step, and scratch 32 a step for every panel of a group.
         unsafe {
-            for i in (0..padded(k, KR) * NR).step_by(16) {
-                let bytes = _mm_loadu_si128(rhs.add(i).cast());
-                _mm256_store_si256(scratch.add(2 * i).cast(), _mm256_cvtepi8_epi16(bytes));
+            let steps = k.div_ceil(KR);
+            for panel in 0..panels {
+                let (from, to) = (rhs.add(panel * steps * 16), scratch.add(panel * 32));
+                for step in 0..steps {
+                    let bytes = _mm_loadu_si128(from.add(step * 16).cast());
+                    _mm256_store_si256(to.add(step * panels * 32).cast(), _mm256_cvtepi8_epi16(bytes));
+                }
             }
         }
         true
@@ -156,34 +168,32 @@ unsafe impl MicroKernel for Avx2Tiles {
     unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
         unsafe {
-            if input.widened {
-                match rows {
-                    1 => tile::<E, 1, 2, true>(input, end),
-                    2 => tile::<E, 2, 2, true>(input, end),
-                    3 => tile::<E, 3, 2, true>(input, end),
-                    4 => tile::<E, 4, 2, true>(input, end),
-                    5 => tile::<E, 5, 2, true>(input, end),
-                    _ => tile::<E, 6, 2, true>(input, end),
-                }
-            } else {
-                match (rows, panels) {
-                    (1, 1) => tile::<E, 1, 2, false>(input, end),
-                    (1, 2) => tile::<E, 1, 4, false>(input, end),
-                    (1, 3) => tile::<E, 1, 6, false>(input, end),
-                    (1, _) => tile::<E, 1, 8, false>(input, end),
-                    (2, 1) => tile::<E, 2, 2, false>(input, end),
-                    (2, _) => tile::<E, 2, 4, false>(input, end),
-                    (3, _) => tile::<E, 3, 2, false>(input, end),
-                    (4, _) => tile::<E, 4, 2, false>(input, end),
-                    (5, _) => tile::<E, 5, 2, false>(input, end),
-                    (_, _) => tile::<E, 6, 2, false>(input, end),
-                }
+            match (input.widened, rows, panels) {
+                (true, 2, 2) => tile::<E, 2, 2, true>(input, end),
+                (true, 2, _) => tile::<E, 2, 3, true>(input, end),
+                (true, 3, 2) => tile::<E, 3, 2, true>(input, end),
+                (true, 3, _) => tile::<E, 3, 3, true>(input, end),
+                (true, _, 2) => tile::<E, 4, 2, true>(input, end),
+                (true, _, _) => tile::<E, 4, 3, true>(input, end),
+                (false, 1, 1) => tile::<E, 1, 1, false>(input, end),
+                (false, 1, 2) => tile::<E, 1, 2, false>(input, end),
+                (false, 1, 4) => tile::<E, 1, 4, false>(input, end),
+                (false, 1, _) => tile::<E, 1, 8, false>(input, end),
+                (false, 2, 1) => tile::<E, 2, 1, false>(input, end),
+                (false, 2, 2) => tile::<E, 2, 2, false>(input, end),
+                (false, 2, _) => tile::<E, 2, 3, false>(input, end),
+                (false, 3, 1) => tile::<E, 3, 1, false>(input, end),
+                (false, 3, 2) => tile::<E, 3, 2, false>(input, end),
+                (false, 3, _) => tile::<E, 3, 3, false>(input, end),
+                (false, _, 1) => tile::<E, 4, 1, false>(input, end),
+                (false, _, 2) => tile::<E, 4, 2, false>(input, end),
+                (false, _, _) => tile::<E, 4, 3, false>(input, end),
             }
         }
     }
 }
 
-/// `R` rows by `Q` vectors (two a panel), from widened panels or from bytes.
+/// `R` rows by `Q` vectors, one a panel, from a widened group or from bytes.
 ///
 /// # Safety
 /// As [`MicroKernel::tile`].
@@ -195,16 +205,12 @@ unsafe fn tile<E: End, const R: usize, const Q: usize, const WIDENED: bool>(
 ) {
     let mut sums = [[_mm256_setzero_si256(); Q]; R];
     let steps = input.k.div_ceil(KR);
-    let mut done = 0;
-    // SAFETY: rows and panels are readable for `steps` whole steps.
+    // SAFETY: rows and panels are readable for `steps` whole steps; there are R x Q sums.
     unsafe {
-        if Q == 2 && R >= 4 {
-            let sums: *mut [__m256i; 2] = sums.as_mut_ptr().cast();
-            let sums = core::slice::from_raw_parts_mut(sums, R);
-            two_steps_a_turn::<R, WIDENED>(sums, input, steps / 2);
-            done = steps / 2 * 2;
+        if steps >= TURN {
+            turns::<R, Q, WIDENED>(sums.as_mut_ptr().cast(), input, steps / TURN);
         }
-        for step in done..steps {
+        for step in steps / TURN * TURN..steps {
             multiply_add::<R, Q, WIDENED>(&mut sums, input, step);
         }
         finish::<Lanes256, E, R, Q>(sums, end);
@@ -223,145 +229,296 @@ unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let load_a = |r: usize| {
-            let pair = input.lhs.add(r * input.lhs_stride + step * 4).cast::<i32>();
-            _mm256_set1_epi32(pair.read_unaligned())
-        };
-        let load_b = |q: usize| {
-            let panel = input.rhs.add(q / 2 * input.panel_stride);
-            if WIDENED {
-                _mm256_loadu_si256(panel.add(step * 64 + q % 2 * 32).cast())
+        for q in 0..Q {
+            let b = if WIDENED {
+                _mm256_load_si256(input.rhs.add((step * Q + q) * 32).cast())
             } else {
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(panel.add(step * 32 + q % 2 * 16).cast()))
-            }
-        };
-        // The shorter side stays in registers while the other is loaded one by one.
-        if R < Q {
-            let mut a = [_mm256_setzero_si256(); R];
-            a.iter_mut().enumerate().for_each(|(r, a)| *a = load_a(r));
-            for q in 0..Q {
-                let b = load_b(q);
-                for r in 0..R {
-                    sums[r][q] = _mm256_add_epi32(sums[r][q], _mm256_madd_epi16(a[r], b));
-                }
-            }
-        } else {
-            let mut b = [_mm256_setzero_si256(); Q];
-            b.iter_mut().enumerate().for_each(|(q, b)| *b = load_b(q));
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let a = load_a(r);
-                for (sum, &b) in sums.iter_mut().zip(&b) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(a, b));
-                }
+                let bytes = input.rhs.add(q * input.panel_stride + step * 16);
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(bytes.cast()))
+            };
+            for r in 0..R {
+                let pair = input.lhs.add(r * input.lhs_stride + step * 4).cast::<i32>();
+                let a = _mm256_set1_epi32(pair.read_unaligned());
+                sums[r][q] = _mm256_add_epi32(sums[r][q], _mm256_madd_epi16(a, b));
             }
         }
     }
 }
 
-/// The loop of the tall tiles, two steps a turn: `R` rows (4 to 6) by one panel.
+/// The loop over K, [`TURN`] steps a turn, adding to `R` x `Q` sums.
 ///
-/// It is written out because the additions leave no room: 12 multiplies and 12 additions fill the four vector ports of a
-/// core such as Zen 3 for 6 cycles, in which it can start 36 instructions. The step below takes 34, where the compiler's
-/// own loop took 41: rows are reached from two pointers, `p` (rows 0, 1, 2, 4) and `p + stride` (rows 3, 5), with the
-/// stride as a scaled index, and never by an addition.
+/// It is written out because the additions leave no room: the multiplies and additions of a step of 4 x 24 fill the four
+/// vector ports of a core such as Zen 3 for 6 cycles, in which it can start 36 instructions. A step below takes 31 with its
+/// share of the turn; the compiler's own loops took a third more, most of it arithmetic on addresses.
 ///
 /// # Safety
-/// The CPU has AVX2; rows and panel are readable for `2 * turns` steps; `sums` has `R` rows.
+/// The CPU has AVX2; rows and panels are readable for `TURN * turns` steps, `turns >= 1`; `sums` has R x Q vectors.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn two_steps_a_turn<const R: usize, const WIDENED: bool>(
-    sums: &mut [[__m256i; 2]],
+unsafe fn turns<const R: usize, const Q: usize, const WIDENED: bool>(
+    sums: *mut __m256i,
     input: &TileInput,
     turns: usize,
 ) {
-    if turns == 0 {
-        return;
-    }
-    /// Row `$row` at an address: broadcast, multiply by both vectors, add to its two sums.
+    /// A row's pair of values, times the vectors of `rhs` in ymm12 and ymm13 and a third in memory, to its sums.
     macro_rules! row {
-        ($row:literal, $address:literal) => {
+        ($row:literal $d:literal; $x:literal) => {
             concat!(
-                "vpbroadcastd ymm14, dword ptr [",
-                $address,
+                "vpbroadcastd ymm14, dword ptr [{p}",
+                $row,
+                " + ",
+                $d,
+                "]\n",
+                "vpmaddwd ymm14, ymm14, ymm12\n",
+                "vpaddd ymm",
+                $x,
+                ", ymm",
+                $x,
+                ", ymm14\n",
+            )
+        };
+        ($row:literal $d:literal; $x:literal $y:literal) => {
+            concat!(
+                "vpbroadcastd ymm14, dword ptr [{p}",
+                $row,
+                " + ",
+                $d,
                 "]\n",
                 "vpmaddwd ymm15, ymm14, ymm12\n",
                 "vpmaddwd ymm14, ymm14, ymm13\n",
-                "vpaddd {s",
+                "vpaddd ymm",
+                $x,
+                ", ymm",
+                $x,
+                ", ymm15\n",
+                "vpaddd ymm",
+                $y,
+                ", ymm",
+                $y,
+                ", ymm14\n",
+            )
+        };
+        ($row:literal $d:literal; $x:literal $y:literal $z:literal $third:literal) => {
+            concat!(
+                "vpbroadcastd ymm14, dword ptr [{p}",
                 $row,
-                "0}, {s",
-                $row,
-                "0}, ymm15\n",
-                "vpaddd {s",
-                $row,
-                "1}, {s",
-                $row,
-                "1}, ymm14\n",
+                " + ",
+                $d,
+                "]\n",
+                "vpmaddwd ymm15, ymm14, ymm12\n",
+                "vpaddd ymm",
+                $x,
+                ", ymm",
+                $x,
+                ", ymm15\n",
+                "vpmaddwd ymm15, ymm14, ymm13\n",
+                "vpmaddwd ymm14, ymm14, ymmword ptr [{b} + ",
+                $third,
+                "]\n",
+                "vpaddd ymm",
+                $y,
+                ", ymm",
+                $y,
+                ", ymm15\n",
+                "vpaddd ymm",
+                $z,
+                ", ymm",
+                $z,
+                ", ymm14\n",
             )
         };
     }
-    macro_rules! turn {
-        ($load0:literal, $load1:literal, $load2:literal, $load3:literal, $advance:literal,
-         $($row:literal: $at:literal $at_next:literal $s0:ident $s1:ident,)*) => {{
-            let [$([$s0, $s1],)* ..] = sums else { return };
-            core::arch::asm!(
-                "2:",
-                $load0, $load1,
-                $(row!($row, $at),)*
-                $load2, $load3,
-                $(row!($row, $at_next),)*
-                "add {p}, 8", "add {p1}, 8", $advance, "dec {turns}", "jnz 2b",
-                p = inout(reg) input.lhs => _,
-                p1 = inout(reg) input.lhs.add(input.lhs_stride) => _,
-                stride = in(reg) input.lhs_stride,
-                rhs = inout(reg) input.rhs => _,
-                turns = inout(reg) turns => _,
-                $($s0 = inout(ymm_reg) *$s0, $s1 = inout(ymm_reg) *$s1,)*
-                out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-                options(readonly, nostack)
-            );
-        }};
-    }
-    macro_rules! rows {
-        ($($row:literal: $at:literal $at_next:literal $s0:ident $s1:ident,)*) => {
-            if WIDENED {
-                turn!(
-                    "vmovdqu ymm12, [{rhs}]", "vmovdqu ymm13, [{rhs} + 32]",
-                    "vmovdqu ymm12, [{rhs} + 64]", "vmovdqu ymm13, [{rhs} + 96]", "add {rhs}, 128",
-                    $($row: $at $at_next $s0 $s1,)*
-                )
-            } else {
-                turn!(
-                    "vpmovsxbw ymm12, [{rhs}]", "vpmovsxbw ymm13, [{rhs} + 16]",
-                    "vpmovsxbw ymm12, [{rhs} + 32]", "vpmovsxbw ymm13, [{rhs} + 48]", "add {rhs}, 64",
-                    $($row: $at $at_next $s0 $s1,)*
-                )
-            }
+    /// A widened vector of `rhs`.
+    macro_rules! load {
+        ($register:literal $d:literal) => {
+            concat!("vmovdqa ", $register, ", ymmword ptr [{b} + ", $d, "]\n")
         };
     }
-    // SAFETY: the loop reads two whole steps of each row and of the panel a turn, and writes registers only.
+    /// A vector of bytes of a panel, widened.
+    macro_rules! widen {
+        ($register:literal $panel:literal $d:literal) => {
+            concat!("vpmovsxbw ", $register, ", xmmword ptr [{b}", $panel, " + ", $d, "]\n")
+        };
+    }
+    /// The loop around the steps of a turn.
+    macro_rules! turn {
+        ([$($register:tt $i:literal)*] $advance:literal $($step:expr,)*) => {
+            core::arch::asm!(
+                // Not every tile needs every stride.
+                "/* {s} {s3} {ps} */",
+                "2:", $($step,)* "add {p}, 16", concat!("add {b}, ", $advance), "dec {turns}", "jnz 2b",
+                p = inout(reg) input.lhs => _,
+                s = in(reg) input.lhs_stride,
+                s3 = in(reg) 3 * input.lhs_stride,
+                b = inout(reg) input.rhs => _,
+                ps = in(reg) input.panel_stride,
+                turns = inout(reg) turns => _,
+                $(inout($register) *sums.add($i),)*
+                out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+                options(readonly, nostack)
+            )
+        };
+    }
+    /// Rows by one panel.
+    macro_rules! one {
+        ($sums:tt $($row:literal $x:literal,)*) => {{
+            macro_rules! step {
+                ($d:literal $b:literal) => {
+                    concat!(widen!("ymm12" "" $b), $(row!($row $d; $x)),*)
+                };
+            }
+            turn!($sums "64" step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),)
+        }};
+    }
+    /// Rows by two panels.
+    macro_rules! two {
+        ($sums:tt $($row:literal $x:literal $y:literal,)*) => {{
+            macro_rules! wide {
+                ($d:literal $b0:literal $b1:literal) => {
+                    concat!(load!("ymm12" $b0), load!("ymm13" $b1), $(row!($row $d; $x $y)),*)
+                };
+            }
+            macro_rules! bytes {
+                ($d:literal $b:literal) => {
+                    concat!(widen!("ymm12" "" $b), widen!("ymm13" " + {ps}" $b), $(row!($row $d; $x $y)),*)
+                };
+            }
+            if WIDENED {
+                turn!($sums "256" wide!("0" "0" "32"), wide!("4" "64" "96"), wide!("8" "128" "160"),
+                    wide!("12" "192" "224"),)
+            } else {
+                turn!($sums "64" bytes!("0" "0"), bytes!("4" "16"), bytes!("8" "32"), bytes!("12" "48"),)
+            }
+        }};
+    }
+    /// Rows by three panels. There is no register for the third vector of bytes: it takes the first one's, in a pass of its
+    /// own.
+    macro_rules! three {
+        ($sums:tt $($row:literal $x:literal $y:literal $z:literal,)*) => {{
+            macro_rules! wide {
+                ($d:literal $b0:literal $b1:literal $b2:literal) => {
+                    concat!(load!("ymm12" $b0), load!("ymm13" $b1), $(row!($row $d; $x $y $z $b2)),*)
+                };
+            }
+            macro_rules! bytes {
+                ($d:literal $b:literal) => {
+                    concat!(
+                        widen!("ymm12" "" $b), widen!("ymm13" " + {ps}" $b), $(row!($row $d; $x $y),)*
+                        widen!("ymm12" " + 2*{ps}" $b), $(row!($row $d; $z)),*
+                    )
+                };
+            }
+            if WIDENED {
+                turn!($sums "384" wide!("0" "0" "32" "64"), wide!("4" "96" "128" "160"),
+                    wide!("8" "192" "224" "256"), wide!("12" "288" "320" "352"),)
+            } else {
+                turn!($sums "64" bytes!("0" "0"), bytes!("4" "16"), bytes!("8" "32"), bytes!("12" "48"),)
+            }
+        }};
+    }
+    // SAFETY: a turn reads four whole steps of each row and panel, and writes registers only.
     unsafe {
-        match R {
-            4 => rows!(
-                0: "{p}" "{p} + 4" s00 s01,
-                1: "{p} + {stride}" "{p} + {stride} + 4" s10 s11,
-                2: "{p} + 2*{stride}" "{p} + 2*{stride} + 4" s20 s21,
-                3: "{p1} + 2*{stride}" "{p1} + 2*{stride} + 4" s30 s31,
+        match (R, Q) {
+            (1, 1) => one!(["ymm0" 0] "" "0",),
+            (2, 1) => one!(["ymm0" 0 "ymm1" 1] "" "0", " + {s}" "1",),
+            (3, 1) => one!(["ymm0" 0 "ymm1" 1 "ymm2" 2] "" "0", " + {s}" "1", " + 2*{s}" "2",),
+            (4, 1) => one!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3]
+                "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
             ),
-            5 => rows!(
-                0: "{p}" "{p} + 4" s00 s01,
-                1: "{p} + {stride}" "{p} + {stride} + 4" s10 s11,
-                2: "{p} + 2*{stride}" "{p} + 2*{stride} + 4" s20 s21,
-                3: "{p1} + 2*{stride}" "{p1} + 2*{stride} + 4" s30 s31,
-                4: "{p} + 4*{stride}" "{p} + 4*{stride} + 4" s40 s41,
+            (1, 2) => two!(["ymm0" 0 "ymm1" 1] "" "0" "1",),
+            (2, 2) => two!(["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] "" "0" "1", " + {s}" "2" "3",),
+            (3, 2) => two!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5]
+                "" "0" "1", " + {s}" "2" "3", " + 2*{s}" "4" "5",
             ),
-            _ => rows!(
-                0: "{p}" "{p} + 4" s00 s01,
-                1: "{p} + {stride}" "{p} + {stride} + 4" s10 s11,
-                2: "{p} + 2*{stride}" "{p} + 2*{stride} + 4" s20 s21,
-                3: "{p1} + 2*{stride}" "{p1} + 2*{stride} + 4" s30 s31,
-                4: "{p} + 4*{stride}" "{p} + 4*{stride} + 4" s40 s41,
-                5: "{p1} + 4*{stride}" "{p1} + 4*{stride} + 4" s50 s51,
+            (4, 2) => two!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7]
+                "" "0" "1", " + {s}" "2" "3", " + 2*{s}" "4" "5", " + {s3}" "6" "7",
             ),
+            (2, 3) => three!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5]
+                "" "0" "1" "2", " + {s}" "3" "4" "5",
+            ),
+            (3, 3) => three!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7 "ymm8" 8]
+                "" "0" "1" "2", " + {s}" "3" "4" "5", " + 2*{s}" "6" "7" "8",
+            ),
+            (4, 3) => three!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7 "ymm8" 8 "ymm9" 9
+                 "ymm10" 10 "ymm11" 11]
+                "" "0" "1" "2", " + {s}" "3" "4" "5", " + 2*{s}" "6" "7" "8", " + {s3}" "9" "10" "11",
+            ),
+            (1, 4) => thin_turns::<4>(sums, input, turns),
+            (1, 8) => thin_turns::<8>(sums, input, turns),
+            _ => unreachable!("a tile of {R} x {Q} vectors has no loop"),
+        }
+    }
+}
+
+/// [`turns`] of one row by four or eight panels, which is bound by the memory that they come from.
+///
+/// # Safety
+/// As [`turns`].
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn thin_turns<const Q: usize>(sums: *mut __m256i, input: &TileInput, turns: usize) {
+    /// A step of one panel: bytes at `$panel`, widened, times the pair in ymm12, to a sum.
+    macro_rules! panel {
+        ($panel:literal $b:literal $x:literal) => {
+            concat!(
+                "vpmovsxbw ymm14, xmmword ptr [{b}",
+                $panel,
+                " + ",
+                $b,
+                "]\n",
+                "vpmaddwd ymm14, ymm14, ymm12\n",
+                "vpaddd ymm",
+                $x,
+                ", ymm",
+                $x,
+                ", ymm14\n",
+            )
+        };
+    }
+    /// The loop around the steps of a turn, which reads a cache line of each panel: the line that will be wanted in a while
+    /// is fetched.
+    macro_rules! turn {
+        ([$($register:tt $i:literal)*] $($panel:literal $x:literal,)*) => {{
+            macro_rules! step {
+                ($d:literal $b:literal) => {
+                    concat!("vpbroadcastd ymm12, dword ptr [{p} + ", $d, "]\n", $(panel!($panel $b $x)),*)
+                };
+            }
+            core::arch::asm!(
+                "/* {s5} {s7} */",
+                "2:",
+                $(concat!("prefetcht0 byte ptr [{b}", $panel, " + 512]"),)*
+                step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),
+                "add {p}, 16", "add {b}, 64", "dec {turns}", "jnz 2b",
+                p = inout(reg) input.lhs => _,
+                b = inout(reg) input.rhs => _,
+                s = in(reg) input.panel_stride,
+                s3 = in(reg) 3 * input.panel_stride,
+                s5 = in(reg) 5 * input.panel_stride,
+                s7 = in(reg) 7 * input.panel_stride,
+                turns = inout(reg) turns => _,
+                $(inout($register) *sums.add($i),)*
+                out("ymm12") _, out("ymm14") _,
+                options(readonly, nostack)
+            )
+        }};
+    }
+    // SAFETY: the caller's; fetching ahead reads nothing.
+    unsafe {
+        if Q == 4 {
+            turn!(["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",)
+        } else {
+            turn!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7]
+                "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
+                " + 4*{s}" "4", " + {s5}" "5", " + 2*{s3}" "6", " + {s7}" "7",
+            )
         }
     }
 }

@@ -14,7 +14,7 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    drive::{self, MicroKernel, TileInput, balanced},
+    drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout,
     slices::slice_functions,
@@ -90,12 +90,12 @@ unsafe impl MicroKernel for Avx512VnniTiles {
 
     #[inline(always)]
     fn next_rows(remaining: usize, rows: usize) -> usize {
-        if rows <= MR { remaining } else { balanced(remaining, 6) }
+        if rows <= MR { remaining } else { next_part(remaining, 6) }
     }
 
     #[inline(always)]
     fn next_panels(remaining: usize, rows: usize) -> usize {
-        balanced(remaining, if rows == 7 || rows == 8 { 3 } else { 4 })
+        next_part(remaining, if rows == 7 || rows == 8 { 3 } else { 4 })
     }
 
     #[inline(always)]

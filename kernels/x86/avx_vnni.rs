@@ -13,7 +13,7 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    drive::{self, MicroKernel, TileInput, balanced},
+    drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout,
     slices::slice_functions,
@@ -102,15 +102,15 @@ unsafe impl MicroKernel for AvxVnniTiles {
 
     #[inline(always)]
     fn next_rows(remaining: usize, _rows: usize) -> usize {
-        balanced(remaining, MR)
+        next_part(remaining, MR)
     }
 
     #[inline(always)]
     fn next_panels(remaining: usize, rows: usize) -> usize {
         match rows {
-            1 => balanced(remaining, 4),
-            2 => balanced(remaining, 3),
-            3 => balanced(remaining, 2),
+            1 => next_part(remaining, 4),
+            2 => next_part(remaining, 3),
+            3 => next_part(remaining, 2),
             _ => 1,
         }
     }

@@ -11,17 +11,57 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// Fewest multiply-adds that are worth waking a thread for.
 const MIN_MACS_PER_PART: usize = 1 << 16;
 
-/// Most rows of `lhs` that are prepared and multiplied at a time; a multiple of the kernel's tile.
-fn max_block_rows(kernel: &kernels::Kernel, k: usize) -> usize {
-    let fit = BLOCK_BYTES / (kernel.lhs_stride)(k).max(1);
-    // Few rows would read the weights too often: at least eight tiles, whatever the depth.
-    fit.max(8 * kernel.mr).next_multiple_of(kernel.mr)
+/// What follows from a kernel and a depth alone, worked out once for a product rather than in each call: it takes divisions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Depth {
+    /// K as the panels of `rhs` have it.
+    pub padded: usize,
+    /// Bytes from one prepared row of `lhs` to the next.
+    pub lhs_stride: usize,
+    /// Bytes of the kernel's scratch.
+    kernel: usize,
+    /// Bytes of a row that is gathered before it is prepared, or 0 if it never is.
+    gather: usize,
+    /// Most rows of `lhs` that are prepared and multiplied at a time; a multiple of `mr`.
+    max_rows: usize,
+    mr: usize,
 }
 
-/// Rows of `lhs` that are prepared and multiplied at a time: blocks of equal size, so that the last is no sliver.
-pub(super) fn block_rows(kernel: &kernels::Kernel, k: usize, m: usize) -> usize {
-    let most = max_block_rows(kernel, k);
-    if m <= most { m } else { m.div_ceil(m.div_ceil(most)).next_multiple_of(kernel.mr) }
+impl Depth {
+    pub fn new(kernel: &kernels::Kernel, k: usize) -> Self {
+        let lhs_stride = (kernel.lhs_stride)(k);
+        let fit = BLOCK_BYTES / lhs_stride.max(1);
+        Self {
+            padded: k.next_multiple_of(kernel.kr),
+            lhs_stride,
+            kernel: (kernel.scratch)(k),
+            gather: match kernel.lhs {
+                LhsFormat::Bytes { .. } => 0,
+                LhsFormat::PackedAsIs | LhsFormat::PackedSigned => kernels::layout::byte_row_stride(k),
+            },
+            // Few rows would read the weights too often: at least eight tiles, whatever the depth.
+            max_rows: fit.max(8 * kernel.mr).next_multiple_of(kernel.mr),
+            mr: kernel.mr,
+        }
+    }
+
+    /// Rows of `lhs` that are prepared and multiplied at a time: blocks of equal size, so that the last is no sliver.
+    pub fn block_rows(&self, m: usize) -> usize {
+        if m <= self.max_rows { m } else { m.div_ceil(m.div_ceil(self.max_rows)).next_multiple_of(self.mr) }
+    }
+
+    /// The scratch of products of at most `m` rows; `None` if its size overflows.
+    pub fn scratch(&self, m: usize) -> Option<Scratch> {
+        // Not `block_rows`, which may be less for more rows: a workspace serves every smaller product too.
+        let rows = m.min(self.max_rows);
+        let line = |bytes: usize| bytes.checked_next_multiple_of(64);
+        Some(Scratch {
+            kernel: self.kernel,
+            lhs: line(rows.checked_mul(self.lhs_stride)?)?,
+            gather: rows.checked_mul(self.gather)?,
+            sums: line(rows.checked_mul(4)?)?,
+        })
+    }
 }
 
 /// Bytes of one thread's part of a workspace.
@@ -38,23 +78,6 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// For products of at most `m` rows; `None` if the size overflows.
-    pub fn new(kernel: &kernels::Kernel, k: usize, m: usize) -> Option<Self> {
-        // Not `block_rows`, which may be less for more rows: a workspace serves every smaller product too.
-        let rows = m.min(max_block_rows(kernel, k));
-        let line = |bytes: usize| bytes.checked_next_multiple_of(64);
-        let gather = match kernel.lhs {
-            LhsFormat::Bytes { .. } => 0,
-            LhsFormat::PackedAsIs | LhsFormat::PackedSigned => kernels::layout::byte_row_stride(k),
-        };
-        Some(Self {
-            kernel: (kernel.scratch)(k),
-            lhs: line(rows.checked_mul((kernel.lhs_stride)(k))?)?,
-            gather: rows.checked_mul(gather)?,
-            sums: line(rows.checked_mul(4)?)?,
-        })
-    }
-
     pub fn total(&self) -> Option<usize> {
         self.kernel.checked_add(self.lhs)?.checked_add(self.gather)?.checked_add(self.sums)
     }
@@ -73,6 +96,9 @@ pub(super) struct Grid {
 
 impl Grid {
     pub fn new(kernel: &kernels::Kernel, m: usize, k: usize, n: usize, threads: usize) -> Self {
+        if threads <= 1 {
+            return Self { rows: 1, cols: 1, m, panels: 0, nr: kernel.nr, n };
+        }
         let panels = n.div_ceil(kernel.nr);
         let macs = m.saturating_mul(n).saturating_mul(k);
         let parts = threads.min(macs / MIN_MACS_PER_PART).max(1);
@@ -81,9 +107,9 @@ impl Grid {
         Self { rows, cols, m, panels, nr: kernel.nr, n }
     }
 
-    /// Parts that the rows are cut into.
-    pub fn rows(&self) -> usize {
-        self.rows
+    /// Rows of the largest part.
+    pub fn part_rows(&self) -> usize {
+        if self.rows == 1 { self.m } else { self.m.div_ceil(self.rows) }
     }
 
     pub fn parts(&self) -> usize {
@@ -92,6 +118,9 @@ impl Grid {
 
     /// Rows and columns of a part; columns start at a panel.
     pub fn part(&self, index: usize) -> (Range<usize>, Range<usize>) {
+        if self.parts() == 1 {
+            return (0..self.m, 0..self.n);
+        }
         let cut = |i: usize, parts: usize, len: usize| len / parts * i + (len % parts).min(i);
         let (row, col) = (index / self.cols, index % self.cols);
         let rows = cut(row, self.rows, self.m)..cut(row + 1, self.rows, self.m);
@@ -128,7 +157,12 @@ mod tests {
 
         fn a_workspace_serves_every_smaller_product(m: u16, k: u16, fewer: u16) -> bool {
             let (m, k, fewer) = (m as usize, k as usize, fewer as usize);
-            Kernel::all().all(|kernel| block_rows(kernel.0, k, fewer.min(m)) <= m.min(max_block_rows(kernel.0, k)))
+            let (m, fewer) = (m.max(fewer), m.min(fewer));
+            Kernel::all().all(|kernel| {
+                let depth = Depth::new(kernel.0, k);
+                let size = |m| depth.scratch(m).and_then(|scratch| scratch.total());
+                depth.block_rows(fewer) <= m.min(depth.max_rows) && size(fewer) <= size(m)
+            })
         }
     }
 }

@@ -291,7 +291,7 @@ fn fill<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]
             }
         };
     }
-    shapes!(4 x 1, 16 x 2, 16 x 4, 4 x 16, 8 x 4, 8 x 8);
+    shapes!(4 x 1, 8 x 2, 16 x 4, 4 x 16, 8 x 4, 8 x 8);
 }
 
 fn fill_shape<T: Operand, const NR: usize, const KR: usize>(rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]) {

@@ -3,7 +3,7 @@
 use core::{ffi::c_void, ops::Range};
 
 use super::{
-    blocking::{Grid, Scratch, block_rows},
+    blocking::{Depth, Grid, Scratch},
     output::{Kind, Output, check_scales, check_zero_points},
     pack::PackedRhs,
 };
@@ -118,6 +118,7 @@ pub(crate) fn check_shape(what: &'static str, expected: usize, actual: usize) ->
 pub struct Gemm<'a, T> {
     weights: &'a PackedRhs<'a>,
     output: Output<'a, T>,
+    depth: Depth,
 }
 
 impl<'a, T: OutputElement> Gemm<'a, T> {
@@ -128,7 +129,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// [`Error::BiasType`], [`Error::ZeroPoint`], [`Error::Clamp`] for their values.
     pub fn new(weights: &'a PackedRhs<'a>, output: Output<'a, T>) -> Result<Self, Error> {
         output.check(weights.n())?;
-        Ok(Self { weights, output })
+        Ok(Self { weights, output, depth: Depth::new(weights.kernel().0, weights.k()) })
     }
 
     /// Bytes of scratch that [`Gemm::run`] needs for up to `m` rows, alignment included. Bounded: it stops growing with `m`
@@ -146,7 +147,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// [`Error::SizeOverflow`].
     pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
         let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.weights.k() };
-        let part = self.scratch(m).and_then(|s| s.total()).ok_or(overflow)?;
+        let part = self.depth.scratch(m).and_then(|s| s.total()).ok_or(overflow)?;
         part.checked_mul(executor.threads().max(1)).and_then(|b| b.checked_add(63)).ok_or(overflow)
     }
 
@@ -197,7 +198,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
 
         let grid = Grid::new(weights.kernel().0, m, k, n, executor.threads());
         let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: k };
-        let sizes = self.scratch(m.div_ceil(grid.rows())).ok_or(overflow)?;
+        let sizes = self.depth.scratch(grid.part_rows()).ok_or(overflow)?;
         let part_bytes = sizes.total().ok_or(overflow)?;
         let start = scratch.as_ptr().align_offset(64);
         let needed =
@@ -211,6 +212,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         let null = core::ptr::null();
         let product = Product {
             weights,
+            depth: &self.depth,
             lhs: LhsRows {
                 ptr: lhs.matrix.as_ptr().cast(),
                 row_stride: lhs.matrix.row_stride(),
@@ -258,15 +260,12 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         let mut scratch = self.workspace(lhs.matrix.rows())?;
         self.run(lhs, out, &mut scratch)
     }
-
-    fn scratch(&self, m: usize) -> Option<Scratch> {
-        Scratch::new(self.weights.kernel().0, self.weights.k(), m)
-    }
 }
 
 /// A checked product, as the threads that compute its parts see it.
 struct Product<'a> {
     weights: &'a PackedRhs<'a>,
+    depth: &'a Depth,
     lhs: LhsRows,
     lhs_col_stride: usize,
     row_sums: Option<&'a [i32]>,
@@ -293,9 +292,8 @@ impl Product<'_> {
     unsafe fn part(&self, index: usize, rows: Range<usize>, cols: Range<usize>) {
         let kernel = self.weights.kernel().0;
         let k = self.lhs.k;
-        let block = block_rows(kernel, k, rows.len());
-        let panel_stride = k.next_multiple_of(kernel.kr);
-        let rhs = &self.weights.panels()[cols.start * panel_stride..];
+        let block = self.depth.block_rows(rows.len());
+        let rhs = &self.weights.panels()[cols.start * self.depth.padded..];
         // SAFETY: offsets stay inside the part's scratch, the column constants, the rows and the output.
         unsafe {
             let scratch = self.scratch.add(index * self.part_bytes);
@@ -328,7 +326,7 @@ impl Product<'_> {
                     (source.ptr, source.row_stride)
                 } else {
                     (kernel.pack_lhs)(&source, packed);
-                    (packed.cast_const(), (kernel.lhs_stride)(k))
+                    (packed.cast_const(), self.depth.lhs_stride)
                 };
                 let offset = start * self.out_row_stride + cols.start * self.out_col_stride;
                 (kernel.multiply)(&Job {
