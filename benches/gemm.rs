@@ -82,7 +82,7 @@ impl Product<'_, '_> {
         self.bench::<i8, i8, i8>("i8 x i8 -> i8", Output::requantize(&scales, 3).bias(&bias));
         self.bench::<i8, i8, u8>(
             "i8 x i8 -> u8, f32 bias",
-            Output::requantize(&scales, 3).bias_f32(&bias_f32),
+            Output::<u8>::requantize(&scales, 3).bias_f32(&bias_f32),
         );
         for (name, rounding) in
             [("single", i8gemm::FixedRounding::Single), ("double", i8gemm::FixedRounding::Double)]

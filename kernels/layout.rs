@@ -176,8 +176,12 @@ mod tests {
                 let mut first = 0;
                 while first < src.rows {
                     let remaining = src.rows - first;
-                    let fewest = remaining.div_ceil(remaining.div_ceil(kernel.mr));
-                    let height = heights.iter().copied().find(|&h| h <= remaining).unwrap_or(fewest);
+                    let part = match remaining.div_ceil(kernel.mr) {
+                        0 | 1 => remaining,
+                        2 => remaining.div_ceil(2),
+                        _ => kernel.mr,
+                    };
+                    let height = heights.iter().copied().find(|&h| h <= remaining).unwrap_or(part);
                     for i in 0..height {
                         for k in 0..depth {
                             let value = if k < src.k { row(first + i, k) ^ flip_to(false) } else { 0 };

@@ -204,62 +204,29 @@ unsafe fn tile<E: End, const R: usize, const Q: usize, const WIDENED: bool>(
     end: &TileEnd,
 ) {
     let mut sums = [[_mm256_setzero_si256(); Q]; R];
-    let steps = input.k.div_ceil(KR);
-    // SAFETY: rows and panels are readable for `steps` whole steps; there are R x Q sums.
+    // SAFETY: rows and panels are readable for whole steps; there are R x Q sums.
     unsafe {
-        if steps >= TURN {
-            turns::<R, Q, WIDENED>(sums.as_mut_ptr().cast(), input, steps / TURN);
-        }
-        for step in steps / TURN * TURN..steps {
-            multiply_add::<R, Q, WIDENED>(&mut sums, input, step);
-        }
+        multiply_add::<R, Q, WIDENED>(sums.as_mut_ptr().cast(), input);
         finish::<Lanes256, E, R, Q>(sums, end);
     }
 }
 
-/// Adds the products of one step.
-///
-/// # Safety
-/// As [`tile`], for this step.
-#[inline(always)]
-unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
-    sums: &mut [[__m256i; Q]; R],
-    input: &TileInput,
-    step: usize,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        for q in 0..Q {
-            let b = if WIDENED {
-                _mm256_load_si256(input.rhs.add((step * Q + q) * 32).cast())
-            } else {
-                let bytes = input.rhs.add(q * input.panel_stride + step * 16);
-                _mm256_cvtepi8_epi16(_mm_loadu_si128(bytes.cast()))
-            };
-            for r in 0..R {
-                let pair = input.lhs.add(r * input.lhs_stride + step * 4).cast::<i32>();
-                let a = _mm256_set1_epi32(pair.read_unaligned());
-                sums[r][q] = _mm256_add_epi32(sums[r][q], _mm256_madd_epi16(a, b));
-            }
-        }
-    }
-}
-
-/// The loop over K, [`TURN`] steps a turn, adding to `R` x `Q` sums.
+/// The loop over K, adding to `R` x `Q` sums: [`TURN`] steps a turn, then what steps remain one at a time.
 ///
 /// It is written out because the additions leave no room: the multiplies and additions of a step of 4 x 24 fill the four
 /// vector ports of a core such as Zen 3 for 6 cycles, in which it can start 36 instructions. A step below takes 31 with its
 /// share of the turn; the compiler's own loops took a third more, most of it arithmetic on addresses.
 ///
 /// # Safety
-/// The CPU has AVX2; rows and panels are readable for `TURN * turns` steps, `turns >= 1`; `sums` has R x Q vectors.
+/// The CPU has AVX2; rows and panels are readable for whole steps; `sums` has R x Q vectors.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn turns<const R: usize, const Q: usize, const WIDENED: bool>(
+unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
     sums: *mut __m256i,
     input: &TileInput,
-    turns: usize,
 ) {
+    let steps = input.k.div_ceil(KR);
+    let (turns, rest) = (steps / TURN, steps % TURN);
     /// A row's pair of values, times the vectors of `rhs` in ymm12 and ymm13 and a third in memory, to its sums.
     macro_rules! row {
         ($row:literal $d:literal; $x:literal) => {
@@ -340,19 +307,24 @@ unsafe fn turns<const R: usize, const Q: usize, const WIDENED: bool>(
             concat!("vpmovsxbw ", $register, ", xmmword ptr [{b}", $panel, " + ", $d, "]\n")
         };
     }
-    /// The loop around the steps of a turn.
+    /// The loops around the steps of a turn and the steps that remain, each of `$bytes` of `rhs`.
     macro_rules! turn {
-        ([$($register:tt $i:literal)*] $advance:literal $($step:expr,)*) => {
+        ([$($register:tt $i:literal)*] $bytes:literal $first:expr, $($step:expr,)*) => {
             core::arch::asm!(
                 // Not every tile needs every stride.
                 "/* {s} {s3} {ps} */",
-                "2:", $($step,)* "add {p}, 16", concat!("add {b}, ", $advance), "dec {turns}", "jnz 2b",
+                "test {turns}, {turns}", "jz 3f",
+                "2:", $first, $($step,)* "add {p}, 16", concat!("add {b}, 4*", $bytes), "dec {turns}", "jnz 2b",
+                "3:", "test {rest}, {rest}", "jz 5f",
+                "4:", $first, "add {p}, 4", concat!("add {b}, ", $bytes), "dec {rest}", "jnz 4b",
+                "5:",
                 p = inout(reg) input.lhs => _,
                 s = in(reg) input.lhs_stride,
                 s3 = in(reg) 3 * input.lhs_stride,
                 b = inout(reg) input.rhs => _,
                 ps = in(reg) input.panel_stride,
                 turns = inout(reg) turns => _,
+                rest = inout(reg) rest => _,
                 $(inout($register) *sums.add($i),)*
                 out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
                 options(readonly, nostack)
@@ -367,7 +339,7 @@ unsafe fn turns<const R: usize, const Q: usize, const WIDENED: bool>(
                     concat!(widen!("ymm12" "" $b), $(row!($row $d; $x)),*)
                 };
             }
-            turn!($sums "64" step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),)
+            turn!($sums "16" step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),)
         }};
     }
     /// Rows by two panels.
@@ -384,10 +356,10 @@ unsafe fn turns<const R: usize, const Q: usize, const WIDENED: bool>(
                 };
             }
             if WIDENED {
-                turn!($sums "256" wide!("0" "0" "32"), wide!("4" "64" "96"), wide!("8" "128" "160"),
+                turn!($sums "64" wide!("0" "0" "32"), wide!("4" "64" "96"), wide!("8" "128" "160"),
                     wide!("12" "192" "224"),)
             } else {
-                turn!($sums "64" bytes!("0" "0"), bytes!("4" "16"), bytes!("8" "32"), bytes!("12" "48"),)
+                turn!($sums "16" bytes!("0" "0"), bytes!("4" "16"), bytes!("8" "32"), bytes!("12" "48"),)
             }
         }};
     }
@@ -409,14 +381,14 @@ unsafe fn turns<const R: usize, const Q: usize, const WIDENED: bool>(
                 };
             }
             if WIDENED {
-                turn!($sums "384" wide!("0" "0" "32" "64"), wide!("4" "96" "128" "160"),
+                turn!($sums "96" wide!("0" "0" "32" "64"), wide!("4" "96" "128" "160"),
                     wide!("8" "192" "224" "256"), wide!("12" "288" "320" "352"),)
             } else {
-                turn!($sums "64" bytes!("0" "0"), bytes!("4" "16"), bytes!("8" "32"), bytes!("12" "48"),)
+                turn!($sums "16" bytes!("0" "0"), bytes!("4" "16"), bytes!("8" "32"), bytes!("12" "48"),)
             }
         }};
     }
-    // SAFETY: a turn reads four whole steps of each row and panel, and writes registers only.
+    // SAFETY: each step reads a whole step of each row and panel, and writes registers only.
     unsafe {
         match (R, Q) {
             (1, 1) => one!(["ymm0" 0] "" "0",),
@@ -449,20 +421,22 @@ unsafe fn turns<const R: usize, const Q: usize, const WIDENED: bool>(
                  "ymm10" 10 "ymm11" 11]
                 "" "0" "1" "2", " + {s}" "3" "4" "5", " + 2*{s}" "6" "7" "8", " + {s3}" "9" "10" "11",
             ),
-            (1, 4) => thin_turns::<4>(sums, input, turns),
-            (1, 8) => thin_turns::<8>(sums, input, turns),
+            (1, 4) => thin::<4>(sums, input),
+            (1, 8) => thin::<8>(sums, input),
             _ => unreachable!("a tile of {R} x {Q} vectors has no loop"),
         }
     }
 }
 
-/// [`turns`] of one row by four or eight panels, which is bound by the memory that they come from.
+/// [`multiply_add`] of one row by four or eight panels, which is bound by the memory that they come from.
 ///
 /// # Safety
-/// As [`turns`].
+/// As [`multiply_add`].
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn thin_turns<const Q: usize>(sums: *mut __m256i, input: &TileInput, turns: usize) {
+unsafe fn thin<const Q: usize>(sums: *mut __m256i, input: &TileInput) {
+    let steps = input.k.div_ceil(KR);
+    let (turns, rest) = (steps / TURN, steps % TURN);
     /// A step of one panel: bytes at `$panel`, widened, times the pair in ymm12, to a sum.
     macro_rules! panel {
         ($panel:literal $b:literal $x:literal) => {
@@ -492,10 +466,14 @@ unsafe fn thin_turns<const Q: usize>(sums: *mut __m256i, input: &TileInput, turn
             }
             core::arch::asm!(
                 "/* {s5} {s7} */",
+                "test {turns}, {turns}", "jz 3f",
                 "2:",
                 $(concat!("prefetcht0 byte ptr [{b}", $panel, " + 512]"),)*
                 step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),
                 "add {p}, 16", "add {b}, 64", "dec {turns}", "jnz 2b",
+                "3:", "test {rest}, {rest}", "jz 5f",
+                "4:", step!("0" "0"), "add {p}, 4", "add {b}, 16", "dec {rest}", "jnz 4b",
+                "5:",
                 p = inout(reg) input.lhs => _,
                 b = inout(reg) input.rhs => _,
                 s = in(reg) input.panel_stride,
@@ -503,6 +481,7 @@ unsafe fn thin_turns<const Q: usize>(sums: *mut __m256i, input: &TileInput, turn
                 s5 = in(reg) 5 * input.panel_stride,
                 s7 = in(reg) 7 * input.panel_stride,
                 turns = inout(reg) turns => _,
+                rest = inout(reg) rest => _,
                 $(inout($register) *sums.add($i),)*
                 out("ymm12") _, out("ymm14") _,
                 options(readonly, nostack)
