@@ -104,7 +104,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element:
         let cols = (panels * K::NR).min(job.cols - col);
         // SAFETY: the job's panels and column parameters reach to `job.cols`.
         unsafe {
-            columns.fill::<K::V>(&job.epilogue, col, cols, panels * K::NR);
+            columns.fill::<K::V>(job.epilogue, job.first_col + col, cols, panels * K::NR);
             let rhs = job.rhs.add(col / K::NR * panel_stride);
             let widened = K::widen(rhs, panels, job.k, job.rows, job.scratch);
             let input = TileInput {
@@ -155,8 +155,9 @@ unsafe fn rows<K: MicroKernel, E: End>(
                 .cast::<c_void>();
             let mut end = TileEnd {
                 columns,
-                epilogue: &job.epilogue,
-                row,
+                epilogue: job.epilogue,
+                row: job.first_row + row,
+                row_sums: job.row_sums.wrapping_add(row),
                 out,
                 out_stride: job.out_row_stride,
                 accumulate,

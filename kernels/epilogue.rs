@@ -204,8 +204,10 @@ unsafe fn read_or<T: Copy>(ptr: *const T, index: usize, default: T) -> T {
 pub(super) struct TileEnd<'a> {
     pub columns: &'a Columns,
     pub epilogue: &'a Epilogue,
-    /// First row of the tile within the job.
+    /// First row of the tile within the product.
     pub row: usize,
+    /// Sums of the tile's rows, if the epilogue has an `rhs_zero`.
+    pub row_sums: *const i32,
     /// Room for whole vectors in every row of the tile.
     pub out: *mut c_void,
     /// Elements.
@@ -267,7 +269,7 @@ pub(super) unsafe fn finish<V: Lanes, E: End, const R: usize, const Q: usize>(
         }
         if !epilogue.rhs_zero.is_null() {
             each!(r in 0..R => {
-                let row_sum = V::splat_i(*epilogue.row_sums.add(end.row + r));
+                let row_sum = V::splat_i(*end.row_sums.add(r));
                 each!(q in 0..Q => {
                     let zero = V::load_i(columns.rhs_zero.at(q * V::LANES));
                     sums[r][q] = V::sub_i(sums[r][q], V::mul_i(row_sum, zero));

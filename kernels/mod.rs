@@ -145,10 +145,11 @@ pub(crate) struct LhsRows {
 ///   those that `pack_lhs` makes of exactly these `rows` rows;
 /// - `rhs` is the first of `ceil(cols / nr)` adjacent panels of depth `k`;
 /// - `scratch` has `Kernel::scratch(k)` bytes, aligned to 64;
-/// - every pointer of the epilogue is valid for `rows` or `cols` elements as its comment says;
+/// - every pointer of the epilogue is valid for the rows or columns of the product, among which this job's begin at `first_row`
+///   and `first_col`; `row_sums` is valid for `rows` elements if the epilogue has an `rhs_zero`;
 /// - `out` is writable at `i * out_row_stride + j * out_col_stride` for `i < rows`, `j < cols`, and nothing else
 ///   touches those elements during the call.
-pub(crate) struct Job {
+pub(crate) struct Job<'a> {
     pub rows: usize,
     pub cols: usize,
     pub k: usize,
@@ -157,7 +158,11 @@ pub(crate) struct Job {
     pub lhs_stride: usize,
     pub rhs: *const i8,
     pub scratch: *mut u8,
-    pub epilogue: Epilogue,
+    pub epilogue: &'a Epilogue,
+    pub first_row: usize,
+    pub first_col: usize,
+    /// Sum of each of the job's rows, as the kernel sees its values.
+    pub row_sums: *const i32,
     pub out: *mut c_void,
     /// Elements of the output type.
     pub out_row_stride: usize,
@@ -173,21 +178,18 @@ pub(crate) struct Job {
 /// sum (a - za)(b - zb) = sum ab + sum_offset[n] + za[m] * zero_factor[n] - row_sums[m] * rhs_zero[n]
 /// zero_factor[n] = K * zb[n] - sum over k of b[k, n]
 /// ```
-#[derive(Clone, Copy)]
 pub(crate) struct Epilogue {
-    /// `cols` values, or null.
+    /// A value for each column, or null.
     pub sum_offset: *const i32,
-    /// `cols` values.
+    /// A value for each column.
     pub zero_factor: *const i32,
-    /// `cols` values, or null when every one is 0.
+    /// A value for each column, or null when every one is 0.
     pub rhs_zero: *const i32,
     /// Zero point of each row as the user gave it.
     pub lhs_zero: Param<i32>,
     /// Added to each `lhs_zero`.
     pub lhs_shift: i32,
-    /// `rows` values; read only if `rhs_zero` is not null.
-    pub row_sums: *const i32,
-    /// Added to the sum, `cols` values, or null.
+    /// Added to the sum, a value for each column, or null.
     pub bias: *const i32,
     /// What is done with the sum.
     pub store: Store,

@@ -261,24 +261,28 @@ impl<'a> PackedRhs<'a> {
     }
 
     /// `K * zero point - column sum` of each column, as the kernel sees its values.
-    pub(crate) fn zero_factor(&self) -> &[i32] {
-        self.constants(self.parts.zero_factor)
+    /// What kernels read, as slices.
+    pub(crate) fn contents(&self) -> Contents<'_> {
+        Contents {
+            panels: bytemuck::cast_slice(&self.data()[self.parts.panels..]),
+            zero_factor: self.constants(self.parts.zero_factor),
+            rhs_zero: self.parts.rhs_zero.map(|at| self.constants(at)),
+            sum_offset: self.parts.sum_offset.map(|at| self.constants(at)),
+        }
     }
+}
 
-    /// Zero point of each column as the kernel sees it, or `None` if all are 0.
-    pub(crate) fn rhs_zero(&self) -> Option<&[i32]> {
-        self.parts.rhs_zero.map(|at| self.constants(at))
-    }
-
-    /// What the kernel's sums lack, for each column, or `None` if nothing.
-    pub(crate) fn sum_offset(&self) -> Option<&[i32]> {
-        self.parts.sum_offset.map(|at| self.constants(at))
-    }
-
+/// The contents of packed weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Contents<'a> {
     /// All panels.
-    pub(crate) fn panels(&self) -> &[i8] {
-        bytemuck::cast_slice(&self.data()[self.parts.panels..])
-    }
+    pub panels: &'a [i8],
+    /// For each column.
+    pub zero_factor: &'a [i32],
+    /// Zero point of each column as the kernel sees it, or `None` if all are 0.
+    pub rhs_zero: Option<&'a [i32]>,
+    /// What the kernel's sums lack, for each column, or `None` if nothing.
+    pub sum_offset: Option<&'a [i32]>,
 }
 
 /// Fills the aligned part of a buffer.
@@ -349,14 +353,18 @@ mod tests {
             }
         }
         let packed = PackedRhs::pack_for(kernel, *rhs).unwrap();
-        assert_eq!(packed.panels(), panels, "{kernel}: {k} x {n}");
+        assert_eq!(packed.contents().panels, panels, "{kernel}: {k} x {n}");
         for j in 0..n {
             let zero = rhs.zero_points.at(j) + shift;
             let sum = |first: usize| (0..k).filter(|i| i % kr >= first).map(|i| value(i, j)).sum::<i32>();
-            assert_eq!(packed.zero_factor()[j], k as i32 * zero - sum(0), "{kernel}: column {j}");
-            assert_eq!(packed.rhs_zero().map_or(0, |zeros| zeros[j]), zero, "{kernel}: column {j}");
+            assert_eq!(packed.contents().zero_factor[j], k as i32 * zero - sum(0), "{kernel}: column {j}");
+            assert_eq!(packed.contents().rhs_zero.map_or(0, |zeros| zeros[j]), zero, "{kernel}: column {j}");
             let expected = if offset == SumOffset::SecondHalves { -sum(kr / 2) } else { 0 };
-            assert_eq!(packed.sum_offset().map_or(0, |offsets| offsets[j]), expected, "{kernel}: column {j}");
+            assert_eq!(
+                packed.contents().sum_offset.map_or(0, |offsets| offsets[j]),
+                expected,
+                "{kernel}: column {j}"
+            );
         }
     }
 

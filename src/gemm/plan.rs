@@ -5,11 +5,11 @@ use core::{ffi::c_void, ops::Range};
 use super::{
     blocking::{Depth, Grid, Scratch},
     output::{Kind, Output, check_scales, check_zero_points},
-    pack::PackedRhs,
+    pack::{Contents, PackedRhs},
 };
 use crate::{
     Broadcast, Error, Executor, MatMut, MatRef, Operand, OutputElement, Sequential,
-    kernels::{Epilogue, Job, LhsFormat, LhsRows, Param},
+    kernels::{self, Epilogue, Job, LhsFormat, LhsRows, Param},
     parallel::run_parts,
 };
 
@@ -117,6 +117,8 @@ pub(crate) fn check_shape(what: &'static str, expected: usize, actual: usize) ->
 #[derive(Debug, Clone, Copy)]
 pub struct Gemm<'a, T> {
     weights: &'a PackedRhs<'a>,
+    /// Of `weights`: found once, for calls of one row are short.
+    contents: Contents<'a>,
     output: Output<'a, T>,
     depth: Depth,
 }
@@ -129,7 +131,8 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// [`Error::BiasType`], [`Error::ZeroPoint`], [`Error::Clamp`] for their values.
     pub fn new(weights: &'a PackedRhs<'a>, output: Output<'a, T>) -> Result<Self, Error> {
         output.check(weights.n())?;
-        Ok(Self { weights, output, depth: Depth::new(weights.kernel().0, weights.k()) })
+        let depth = Depth::new(weights.kernel().0, weights.k());
+        Ok(Self { weights, contents: weights.contents(), output, depth })
     }
 
     /// Bytes of scratch that [`Gemm::run`] needs for up to `m` rows, alignment included. Bounded: it stops growing with `m`
@@ -210,8 +213,10 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         let row_scales = lhs.row_scales();
         let (bias, store) = self.output.for_kernel(Param::new(row_scales.as_slice()));
         let null = core::ptr::null();
+        let contents = &self.contents;
         let product = Product {
-            weights,
+            kernel: weights.kernel().0,
+            panels: contents.panels,
             depth: &self.depth,
             lhs: LhsRows {
                 ptr: lhs.matrix.as_ptr().cast(),
@@ -223,12 +228,11 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
             lhs_col_stride: lhs.matrix.col_stride(),
             row_sums: lhs.row_sums,
             epilogue: Epilogue {
-                sum_offset: weights.sum_offset().map_or(null, |s| s.as_ptr()),
-                zero_factor: weights.zero_factor().as_ptr(),
-                rhs_zero: weights.rhs_zero().map_or(null, |z| z.as_ptr()),
+                sum_offset: contents.sum_offset.map_or(null, |s| s.as_ptr()),
+                zero_factor: contents.zero_factor.as_ptr(),
+                rhs_zero: contents.rhs_zero.map_or(null, |z| z.as_ptr()),
                 lhs_zero: Param::new(lhs.zero_points.as_slice()),
                 lhs_shift: weights.kernel().0.lhs.shift(A::MIN == 0),
-                row_sums: null,
                 bias,
                 store,
             },
@@ -264,12 +268,12 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
 
 /// A checked product, as the threads that compute its parts see it.
 struct Product<'a> {
-    weights: &'a PackedRhs<'a>,
+    kernel: &'static kernels::Kernel,
+    panels: &'a [i8],
     depth: &'a Depth,
     lhs: LhsRows,
     lhs_col_stride: usize,
     row_sums: Option<&'a [i32]>,
-    /// For all rows and columns; `row_sums` is set for each block.
     epilogue: Epilogue,
     out: *mut u8,
     out_size: usize,
@@ -290,37 +294,30 @@ impl Product<'_> {
     /// The ranges lie inside the product, `cols` starts at a panel; no other thread has the same index or outputs; there is
     /// scratch for the index.
     unsafe fn part(&self, index: usize, rows: Range<usize>, cols: Range<usize>) {
-        let kernel = self.weights.kernel().0;
+        let kernel = self.kernel;
         let k = self.lhs.k;
         let block = self.depth.block_rows(rows.len());
-        let rhs = &self.weights.panels()[cols.start * self.depth.padded..];
+        let rhs = &self.panels[cols.start * self.depth.padded..];
         // SAFETY: offsets stay inside the part's scratch, the column constants, the rows and the output.
         unsafe {
             let scratch = self.scratch.add(index * self.part_bytes);
             let packed = scratch.add(self.sizes.kernel);
             let gathered = packed.add(self.sizes.lhs);
             let sums: *mut i32 = gathered.add(self.sizes.gather).cast();
-            let columns = self.columns(cols.start);
             let mut start = rows.start;
             while start < rows.end {
                 let end = (start + block).min(rows.end);
                 let (source, in_place) = self.block(start..end, packed, gathered);
-                let mut epilogue = columns;
-                epilogue.lhs_zero = epilogue.lhs_zero.from(start);
-                if let crate::kernels::Store::F32 { row_scales, .. } = &mut epilogue.store {
-                    *row_scales = row_scales.from(start);
-                }
-                if !epilogue.rhs_zero.is_null() {
+                let mut row_sums = core::ptr::null();
+                if !self.epilogue.rhs_zero.is_null() {
                     match self.row_sums {
                         Some(known) => {
-                            let shift = (k as i32).wrapping_mul(epilogue.lhs_shift);
-                            for (i, sum) in known[start..end].iter().enumerate() {
-                                sums.add(i).write(sum.wrapping_add(shift));
-                            }
+                            let shift = (k as i32).wrapping_mul(self.epilogue.lhs_shift);
+                            shift_sums(&known[start..end], shift, sums);
                         }
                         None => (kernel.row_sums)(&source, sums),
                     }
-                    epilogue.row_sums = sums;
+                    row_sums = sums.cast_const();
                 }
                 let (lhs, lhs_stride) = if in_place {
                     (source.ptr, source.row_stride)
@@ -337,7 +334,10 @@ impl Product<'_> {
                     lhs_stride,
                     rhs: rhs.as_ptr(),
                     scratch,
-                    epilogue,
+                    epilogue: &self.epilogue,
+                    first_row: start,
+                    first_col: cols.start,
+                    row_sums,
                     out: self.out.add(offset * self.out_size).cast::<c_void>(),
                     out_row_stride: self.out_row_stride,
                     out_col_stride: self.out_col_stride,
@@ -352,8 +352,7 @@ impl Product<'_> {
     /// # Safety
     /// As [`Product::part`].
     unsafe fn block(&self, rows: Range<usize>, packed: *mut u8, gathered: *mut u8) -> (LhsRows, bool) {
-        let kernel = self.weights.kernel().0;
-        let format = kernel.lhs;
+        let format = self.kernel.lhs;
         // SAFETY: the rows lie inside the view.
         let first = unsafe { self.lhs.ptr.add(rows.start * self.lhs.row_stride) };
         let source = LhsRows { ptr: first, rows: rows.len(), ..self.lhs };
@@ -368,39 +367,22 @@ impl Product<'_> {
             LhsFormat::PackedAsIs | LhsFormat::PackedSigned => (gathered, self.lhs.unsigned),
         };
         let flip = if unsigned == self.lhs.unsigned { 0 } else { 0x80 };
-        let row_stride = crate::kernels::layout::byte_row_stride(self.lhs.k);
+        let row_stride = kernels::layout::byte_row_stride(self.lhs.k);
         // SAFETY: the view reaches every element of the block; the scratch has room for its rows.
         unsafe { gather(&source, self.lhs_col_stride, flip, dst, row_stride) };
         (LhsRows { ptr: dst, row_stride, unsigned, ..source }, as_wanted(unsigned))
     }
+}
 
-    /// The epilogue of the columns from `start`, for all rows.
-    ///
-    /// # Safety
-    /// `start` is at most N.
-    unsafe fn columns(&self, start: usize) -> Epilogue {
-        use crate::kernels::Store;
-        let advance = |p: *const i32| if p.is_null() { p } else { p.wrapping_add(start) };
-        let mut epilogue = self.epilogue;
-        for p in
-            [&mut epilogue.sum_offset, &mut epilogue.zero_factor, &mut epilogue.rhs_zero, &mut epilogue.bias]
-        {
-            *p = advance(*p);
-        }
-        // SAFETY: parameters are valid for N columns.
-        unsafe {
-            match &mut epilogue.store {
-                Store::I32 { .. } => {}
-                Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } => {
-                    *scales = scales.from(start);
-                    if !bias.is_null() {
-                        *bias = bias.add(start);
-                    }
-                }
-                Store::Fixed { multipliers, .. } => *multipliers = multipliers.from(start),
-            }
-        }
-        epilogue
+/// Row sums as the kernel sees the rows. Not inlined, as [`gather`]: what few calls need would cost all of them registers.
+///
+/// # Safety
+/// `dst` has room for as many sums.
+#[inline(never)]
+unsafe fn shift_sums(sums: &[i32], shift: i32, dst: *mut i32) {
+    for (i, sum) in sums.iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { dst.add(i).write(sum.wrapping_add(shift)) };
     }
 }
 
@@ -409,6 +391,7 @@ impl Product<'_> {
 ///
 /// # Safety
 /// Element (i, k) is readable at `i * src.row_stride + k * col_stride` bytes; `dst` has room for `src.rows` rows.
+#[inline(never)]
 unsafe fn gather(src: &LhsRows, col_stride: usize, flip: u8, dst: *mut u8, row_stride: usize) {
     const TILE: usize = 64;
     for k0 in (0..src.k).step_by(TILE) {
