@@ -435,6 +435,8 @@ unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn thin<const Q: usize>(sums: *mut __m256i, input: &TileInput) {
+    /// Turns from fetching a line to reading it.
+    const AHEAD: usize = 8;
     let steps = input.k.div_ceil(KR);
     let (turns, rest) = (steps / TURN, steps % TURN);
     /// A step of one panel: bytes at `$panel`, widened, times the pair in ymm12, to a sum.
@@ -455,8 +457,8 @@ unsafe fn thin<const Q: usize>(sums: *mut __m256i, input: &TileInput) {
             )
         };
     }
-    /// The loop around the steps of a turn, which reads a cache line of each panel: the line that will be wanted in a while
-    /// is fetched.
+    /// The loop around the steps of a turn, which reads a cache line of each panel. The line that will be wanted in
+    /// `AHEAD` turns is fetched: at a panel's end, the first lines of the panel that takes its place.
     macro_rules! turn {
         ([$($register:tt $i:literal)*] $($panel:literal $x:literal,)*) => {{
             macro_rules! step {
@@ -468,14 +470,18 @@ unsafe fn thin<const Q: usize>(sums: *mut __m256i, input: &TileInput) {
                 "/* {s5} {s7} */",
                 "test {turns}, {turns}", "jz 3f",
                 "2:",
-                $(concat!("prefetcht0 byte ptr [{b}", $panel, " + 512]"),)*
+                "cmp {turns}, {ahead}", "jne 6f", "add {f}, {next}", "6:",
+                $(concat!("prefetcht0 byte ptr [{f}", $panel, "]"),)*
                 step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),
-                "add {p}, 16", "add {b}, 64", "dec {turns}", "jnz 2b",
+                "add {p}, 16", "add {b}, 64", "add {f}, 64", "dec {turns}", "jnz 2b",
                 "3:", "test {rest}, {rest}", "jz 5f",
                 "4:", step!("0" "0"), "add {p}, 4", "add {b}, 16", "dec {rest}", "jnz 4b",
                 "5:",
                 p = inout(reg) input.lhs => _,
                 b = inout(reg) input.rhs => _,
+                f = inout(reg) input.rhs.wrapping_add(64 * AHEAD) => _,
+                ahead = const AHEAD,
+                next = in(reg) (Q - 1) * input.panel_stride,
                 s = in(reg) input.panel_stride,
                 s3 = in(reg) 3 * input.panel_stride,
                 s5 = in(reg) 5 * input.panel_stride,
