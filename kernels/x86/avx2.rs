@@ -150,17 +150,8 @@ unsafe impl MicroKernel for Avx2Tiles {
         if rows < WIDEN_ROWS || panels == 1 {
             return false;
         }
-        // SAFETY: each panel has 16 bytes a step, and scratch 32 a step for every panel of a group.
-        unsafe {
-            let steps = k.div_ceil(KR);
-            for panel in 0..panels {
-                let (from, to) = (rhs.add(panel * steps * 16), scratch.add(panel * 32));
-                for step in 0..steps {
-                    let bytes = _mm_loadu_si128(from.add(step * 16).cast());
-                    _mm256_store_si256(to.add(step * panels * 32).cast(), _mm256_cvtepi8_epi16(bytes));
-                }
-            }
-        }
+        // SAFETY: the caller's.
+        unsafe { widen(rhs, panels, k, scratch) };
         true
     }
 
@@ -188,6 +179,27 @@ unsafe impl MicroKernel for Avx2Tiles {
                 (false, _, 1) => tile::<E, 4, 1, false>(input, end),
                 (false, _, 2) => tile::<E, 4, 2, false>(input, end),
                 (false, _, _) => tile::<E, 4, 3, false>(input, end),
+            }
+        }
+    }
+}
+
+/// Widens the panels of a group side by side: `scratch[step][panel]` is the vector of a step. Not inlined, for what few rows
+/// never need would take registers from what they do.
+///
+/// # Safety
+/// The panels are readable, `scratch` is aligned to 64 and has room for them widened.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+unsafe fn widen(rhs: *const i8, panels: usize, k: usize, scratch: *mut u8) {
+    // SAFETY: each panel has 16 bytes a step, and scratch 32 a step for every panel of a group.
+    unsafe {
+        let steps = k.div_ceil(KR);
+        for panel in 0..panels {
+            let (from, to) = (rhs.add(panel * steps * 16), scratch.add(panel * 32));
+            for step in 0..steps {
+                let bytes = _mm_loadu_si128(from.add(step * 16).cast());
+                _mm256_store_si256(to.add(step * panels * 32).cast(), _mm256_cvtepi8_epi16(bytes));
             }
         }
     }
