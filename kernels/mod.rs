@@ -26,6 +26,7 @@ use core::ffi::c_void;
 
 mod drive;
 mod epilogue;
+pub(crate) mod gates;
 mod lanes;
 pub(crate) mod layout;
 pub(crate) mod portable;

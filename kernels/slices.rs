@@ -10,7 +10,7 @@
 
 use core::mem::MaybeUninit;
 
-use super::{FixedPoint, Param, lanes::Lanes};
+use super::{FixedPoint, Param, gates::CellJob, lanes::Lanes};
 
 /// How a number of steps becomes an integer.
 ///
@@ -150,12 +150,19 @@ pub(crate) struct Slices {
     pub dequantize: unsafe fn(&DequantizeJob),
     /// Of `len` reals at a pointer.
     pub extent: unsafe fn(*const f32, usize) -> Extent,
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
+    pub lstm: unsafe fn(&CellJob),
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
+    pub gru: unsafe fn(&CellJob),
 }
 
 /// A table of [`Slices`] over a kind of [`Lanes`], compiled for the CPU features named.
 macro_rules! slice_functions {
     ($lanes:ty $(, $features:literal)?) => {{
-        use $crate::kernels::slices::{self, DequantizeJob, Extent, QuantizeJob, Slices};
+        use $crate::kernels::{
+            gates::{self, CellJob},
+            slices::{self, DequantizeJob, Extent, QuantizeJob, Slices},
+        };
 
         /// # Safety
         /// As [`QuantizeJob`].
@@ -181,7 +188,23 @@ macro_rules! slice_functions {
             unsafe { slices::extent::<$lanes>(src, len) }
         }
 
-        Slices { quantize, dequantize, extent }
+        /// # Safety
+        /// As [`CellJob`].
+        $(#[target_feature(enable = $features)])?
+        unsafe fn lstm(job: &CellJob) {
+            // SAFETY: the caller's.
+            unsafe { gates::lstm::<$lanes>(job) }
+        }
+
+        /// # Safety
+        /// As [`CellJob`].
+        $(#[target_feature(enable = $features)])?
+        unsafe fn gru(job: &CellJob) {
+            // SAFETY: the caller's.
+            unsafe { gates::gru::<$lanes>(job) }
+        }
+
+        Slices { quantize, dequantize, extent, lstm, gru }
     }};
 }
 pub(super) use slice_functions;

@@ -223,6 +223,18 @@ pub enum Error {
         /// Bytes given.
         actual: usize,
     },
+    /// An index of a row that a table does not have.
+    #[error("{what} {value} at index {index} of a table with {len} rows")]
+    Index {
+        /// What the index is called.
+        what: &'static str,
+        /// Its place in the slice.
+        index: usize,
+        /// The index.
+        value: usize,
+        /// Rows of the table.
+        len: usize,
+    },
     /// A kernel name that no target has.
     #[error("unknown kernel `{name}`{}; available on this CPU: {}", pinned_by(*.from_environment), AvailableKernels)]
     UnknownKernel {

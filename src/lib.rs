@@ -49,6 +49,10 @@
 //! [`MatRef`], [`MatMut`]: views. [`Rhs`], [`PackedRhs`], [`Lhs`], [`Output`], [`Gemm`]: the product. [`Kernel`]: which
 //! kernels there are. [`Executor`]: threads. [`quant`]: scales and zero points. [`reference`](mod@reference): the scalar definition of
 //! everything, slow and plain. [`Error`]: what can be wrong with a call.
+#![cfg_attr(
+    feature = "alloc",
+    doc = "[`nn`]: layers, from f32 weights and for f32 activations, that multiply in int8."
+)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 #[cfg(feature = "alloc")]
@@ -61,6 +65,8 @@ mod gemm;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 mod matrix;
+#[cfg(feature = "alloc")]
+pub mod nn;
 mod parallel;
 pub mod quant;
 pub mod reference;

@@ -337,6 +337,22 @@ impl<'a, T> MatMut<'a, T> {
         MatRef { ptr: self.ptr, layout: self.layout, life: PhantomData }
     }
 
+    /// A row as a slice, if its elements are contiguous and it lies inside the matrix.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn row_slice_mut(&mut self, row: usize) -> Option<&mut [T]> {
+        let cols = self.cols();
+        if cols > 1 && self.col_stride() != 1 {
+            return None;
+        }
+        if cols == 0 {
+            return (row < self.rows()).then_some(&mut []);
+        }
+        let offset = self.layout.offset(row, 0)?;
+        // SAFETY: the constructor proved that every element of the layout lies inside the slice, which `self` borrows
+        // exclusively, and that no two of them share memory.
+        Some(unsafe { core::slice::from_raw_parts_mut(self.ptr.add(offset), cols) })
+    }
+
     /// First element; valid for writes to every element of the layout.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.ptr

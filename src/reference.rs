@@ -15,7 +15,10 @@
 use crate::{
     Error, FixedPoint, FixedRounding, Lhs, MatMut, Operand, Output, OutputElement, Rhs,
     gemm::{Bias, Kind, check_shape},
-    kernels::slices::random_key,
+    kernels::{
+        gates::{TANH_CLAMP, TANH_P, TANH_Q},
+        slices::random_key,
+    },
     quant::{Levels, QParams, Rounding},
 };
 
@@ -192,6 +195,31 @@ pub fn requantize(
     index: usize,
 ) -> i32 {
     to_levels((value - from_zero_point) as f32 * scale, zero_point, levels, rounding, index)
+}
+
+/// tanh as the recurrent layers compute it: a quotient of polynomials in plain f32 arithmetic, within 4e-7 of the exact value
+/// everywhere, never beyond -1..=1. NaN counts as 0.
+///
+/// ```
+/// # use i8gemm::reference;
+/// assert_eq!((reference::tanh(0.0), reference::tanh(f32::INFINITY)), (0.0, 1.0));
+/// assert!((reference::tanh(0.5) - 0.46211717).abs() <= 4e-7);
+/// ```
+#[must_use]
+pub fn tanh(x: f32) -> f32 {
+    let x = if x.is_nan() { 0.0 } else { x.clamp(-TANH_CLAMP, TANH_CLAMP) };
+    let square = x * x;
+    let horner = |sum: f32, coefficient: &f32| sum * square + coefficient;
+    let p = TANH_P[1..].iter().fold(TANH_P[0], horner);
+    let q = TANH_Q[1..].iter().fold(TANH_Q[0], horner);
+    (x * p / q).clamp(-1.0, 1.0)
+}
+
+/// The logistic sigmoid as the recurrent layers compute it, `0.5 + 0.5 * tanh(x / 2)`: within 3e-7 of the exact value
+/// everywhere, never outside 0..=1. NaN counts as 0.
+#[must_use]
+pub fn sigmoid(x: f32) -> f32 {
+    tanh(x * 0.5) * 0.5 + 0.5
 }
 
 fn to_levels(steps: f32, zero_point: i32, levels: Levels, rounding: Rounding, index: usize) -> i32 {

@@ -1,6 +1,8 @@
 //! The kernels' functions on slices, made safe: the one place of `quant` that calls them.
 
 use super::{Interval, Levels, Rounding};
+#[cfg(feature = "alloc")]
+use crate::kernels::gates::CellJob;
 use crate::{
     Error, FixedPoint, Kernel, Operand,
     kernels::{
@@ -95,6 +97,31 @@ impl Engine {
         // SAFETY: source, parameters and output have `len` elements; levels and zero points are those of 8-bit types, so
         // their differences lie in -511..=511; the CPU has the kernel's features.
         unsafe { (self.0.quantize)(&job) }
+    }
+
+    /// One step of an LSTM for one row of a batch: gates i, f, g, o, `c.len()` values each.
+    #[cfg(feature = "alloc")]
+    pub fn lstm(self, input: &[f32], recurrent: &[f32], h: &mut [f32], c: &mut [f32]) {
+        let len = h.len();
+        assert!(c.len() == len && input.len() == 4 * len && recurrent.len() == 4 * len);
+        let [input, recurrent] = [input.as_ptr(), recurrent.as_ptr()];
+        let job = CellJob { input, recurrent, stride: len, h: h.as_mut_ptr(), c: c.as_mut_ptr(), len };
+        // SAFETY: four gates of `len` values in both products, `len` values in both states; the CPU has the kernel's
+        // features.
+        unsafe { (self.0.lstm)(&job) }
+    }
+
+    /// One step of a GRU for one row of a batch: gates r, z, n, `h.len()` values each.
+    #[cfg(feature = "alloc")]
+    pub fn gru(self, input: &[f32], recurrent: &[f32], h: &mut [f32]) {
+        let len = h.len();
+        assert!(input.len() == 3 * len && recurrent.len() == 3 * len);
+        let [input, recurrent] = [input.as_ptr(), recurrent.as_ptr()];
+        let c = core::ptr::null_mut();
+        let job = CellJob { input, recurrent, stride: len, h: h.as_mut_ptr(), c, len };
+        // SAFETY: three gates of `len` values in both products, `len` values in the state; the CPU has the kernel's
+        // features.
+        unsafe { (self.0.gru)(&job) }
     }
 
     /// Dequantizes.

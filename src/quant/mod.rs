@@ -36,6 +36,9 @@ mod requantizer;
 mod weights;
 
 #[cfg(feature = "alloc")]
+pub(crate) use engine::Engine;
+
+#[cfg(feature = "alloc")]
 pub use calibrate::{Calibrator, Quality};
 #[cfg(feature = "alloc")]
 pub use dynamic::DynamicBuffers;

@@ -1,0 +1,177 @@
+//! A table of quantized rows.
+
+use alloc::vec::Vec;
+
+use super::Config;
+use crate::{
+    Error, Kernel, MatMut, MatRef,
+    gemm::check_shape,
+    quant::{Engine, Grouping, Levels, ParamList, QParams, Quantizer, Scheme},
+};
+
+/// A table of rows with 8 or 4 bits a value and one scale a row, looked up as f32.
+///
+/// Values are symmetric and narrow: -127..=127, or -7..=7; two of 4 bits share a byte, the first in its low half.
+///
+/// ```
+/// use i8gemm::{MatMut, MatRef, nn::Embedding};
+/// let table = [1.27f32, -0.5, 0.1, 12.7, 2.0, -1.0]; // 2 rows, 3 features
+/// let embedding = Embedding::new(MatRef::row_major(&table, 2, 3)?)?;
+/// let mut out = [0.0; 6];
+/// embedding.lookup(&[1, 0], MatMut::row_major(&mut out, 2, 3)?)?;
+/// for (out, exact) in out.iter().zip([12.7, 2.0, -1.0, 1.27, -0.5, 0.1]) {
+///     assert!((out - exact).abs() <= 1e-6);
+/// }
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Embedding {
+    bytes: Vec<u8>,
+    scales: Vec<f32>,
+    features: usize,
+    bits: u32,
+    kernel: Kernel,
+}
+
+impl Embedding {
+    /// 8 bits a value, from a table of rows x features.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], with the index in row-major order; [`Error::SizeOverflow`]; the errors of
+    /// [`Kernel::best`](crate::Kernel::best).
+    pub fn new(table: MatRef<f32>) -> Result<Self, Error> {
+        Self::with_config(table, 8, Config::default())
+    }
+
+    /// 4 bits a value.
+    ///
+    /// # Errors
+    /// As [`Embedding::new`].
+    pub fn new_4bit(table: MatRef<f32>) -> Result<Self, Error> {
+        Self::with_config(table, 4, Config::default())
+    }
+
+    /// With 8 or 4 bits, one scale for all rows if the weights are to be per tensor, and on a kernel of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Embedding::new`]; [`Error::Bits`] for other numbers of bits; [`Error::KernelUnavailable`] when this CPU cannot
+    /// run the kernel.
+    pub fn with_config(table: MatRef<f32>, bits: u32, config: Config) -> Result<Self, Error> {
+        if bits != 8 && bits != 4 {
+            return Err(Error::Bits { bits });
+        }
+        let kernel = config.chosen_kernel()?;
+        kernel.check_available()?;
+        let (rows, features) = (table.rows(), table.cols());
+        let levels = Levels::signed(bits)?.narrow();
+        let mut real = alloc::vec![0.0f32; features];
+        let mut quantized = alloc::vec![0i8; features];
+        let overflow = Error::SizeOverflow { what: "embedding", rows, cols: features };
+        let row_bytes = if bits == 8 { features } else { features.div_ceil(2) };
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(rows.checked_mul(row_bytes).ok_or(overflow)?).map_err(|_| overflow)?;
+        let mut scales = Vec::new();
+        scales.try_reserve_exact(rows).map_err(|_| overflow)?;
+
+        let tensor = Grouping::per_tensor();
+        let read = |row: usize, real: &mut [f32]| {
+            for (col, value) in real.iter_mut().enumerate() {
+                *value = table.get(row, col).unwrap_or(0.0);
+            }
+        };
+        // One row at a time: the f32 table may be all that fits.
+        let fit = |row: usize, real: &[f32]| {
+            ParamList::fit(tensor, levels, Scheme::Symmetric, real).map_err(|error| match error {
+                Error::NonFinite { index, value, .. } => {
+                    Error::NonFinite { what: "weight", index: row * features + index, value }
+                }
+                other => other,
+            })
+        };
+        for row in 0..rows {
+            read(row, &mut real);
+            scales.extend(fit(row, &real)?.scales);
+        }
+        if config.tensor_weights {
+            let largest = scales.iter().fold(f32::EPSILON, |a, &b| a.max(b));
+            scales.fill(largest);
+        }
+        for (row, &scale) in scales.iter().enumerate() {
+            read(row, &mut real);
+            let params = QParams { scale, zero_point: 0 };
+            Quantizer::per_tensor(params).levels(levels).kernel(kernel).quantize(&real, &mut quantized)?;
+            if bits == 8 {
+                bytes.extend(quantized.iter().map(|&q| q as u8));
+            } else {
+                let nibble = |q: i8| q as u8 & 0xF;
+                let pairs = quantized.chunks(2);
+                bytes.extend(pairs.map(|pair| nibble(pair[0]) | nibble(*pair.get(1).unwrap_or(&0)) << 4));
+            }
+        }
+        Ok(Self { bytes, scales, features, bits, kernel })
+    }
+
+    /// Rows of the table.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.scales.len()
+    }
+
+    /// Values of a row.
+    #[must_use]
+    pub fn features(&self) -> usize {
+        self.features
+    }
+
+    /// Bits of a value: 8 or 4.
+    #[must_use]
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// Writes the rows that `ids` name to `out`, `ids.len()` x features: `scale * q`. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::Index`] for an id that the table does not have. Nothing has been written then.
+    pub fn lookup(&self, ids: &[u32], mut out: MatMut<f32>) -> Result<(), Error> {
+        /// Values that are unpacked at a time; even, so that a part starts at a whole byte.
+        const PART: usize = 256;
+        check_shape("rows of out (ids)", ids.len(), out.rows())?;
+        check_shape("columns of out (features)", self.features, out.cols())?;
+        let len = self.rows();
+        let find = |&id: &u32| usize::try_from(id).ok().filter(|&id| id < len);
+        if let Some(index) = ids.iter().position(|id| find(id).is_none()) {
+            let value = ids[index] as usize;
+            return Err(Error::Index { what: "id", index, value, len });
+        }
+        let row_bytes = if self.bits == 8 { self.features } else { self.features.div_ceil(2) };
+        let engine = Engine::new(Some(self.kernel))?;
+        let (mut unpacked, mut real) = ([0i8; PART], [0.0; PART]);
+        for (at, id) in ids.iter().filter_map(find).enumerate() {
+            let bytes = &self.bytes[id * row_bytes..][..row_bytes];
+            let scale = &self.scales[id..=id];
+            for start in (0..self.features).step_by(PART) {
+                let count = PART.min(self.features - start);
+                let values: &[i8] = if self.bits == 8 {
+                    bytemuck::cast_slice(&bytes[start..][..count])
+                } else {
+                    for (pair, &byte) in unpacked.chunks_exact_mut(2).zip(&bytes[start / 2..]) {
+                        // Shifted to the top and back, a nibble brings its sign.
+                        pair[0] = (byte << 4) as i8 >> 4;
+                        pair[1] = byte as i8 >> 4;
+                    }
+                    &unpacked[..count]
+                };
+                if let Some(row) = out.row_slice_mut(at) {
+                    engine.dequantize(values, scale, &[0], &mut row[start..][..count]);
+                } else {
+                    engine.dequantize(values, scale, &[0], &mut real[..count]);
+                    for (col, &value) in real[..count].iter().enumerate() {
+                        out.set(at, start + col, value);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! A fully connected layer.
+
+use super::{
+    Config,
+    projection::Projection,
+    scratch::{Activations, Carver, Size},
+};
+use crate::{Error, Kernel, MatMut, MatRef, Workspace, gemm::check_shape, quant::DynamicQuantizer};
+
+/// A fully connected layer, `y = x W^T + bias`, with i8 weights and dynamically quantized activations.
+///
+/// ```
+/// use i8gemm::{MatMut, MatRef, nn::Linear};
+/// let weights = [0.5f32, -1.0, 0.25, 2.0, 1.0, -0.5]; // 2 outputs, 3 inputs
+/// let linear = Linear::new(MatRef::row_major(&weights, 2, 3)?, Some(&[0.1, -0.1]))?;
+///
+/// let x = [1.0f32, 2.0, -1.0]; // a batch of 1
+/// let mut y = [0.0; 2];
+/// let mut scratch = linear.workspace(1)?;
+/// linear.forward(MatRef::row_major(&x, 1, 3)?, MatMut::row_major(&mut y, 1, 2)?, &mut scratch)?;
+/// assert!((y[0] - -1.65).abs() < 0.03 && (y[1] - 4.4).abs() < 0.03);
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Linear {
+    projection: Projection,
+    quantizer: DynamicQuantizer,
+}
+
+impl Linear {
+    /// From weights, outputs x inputs (PyTorch's layout), and a bias, one value for each output.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for the bias; [`Error::NonFinite`], with the index in row-major order, and [`Error::Bias`] for their
+    /// values; [`Error::KTooLong`] for more than [`MAX_SAFE_K`](crate::MAX_SAFE_K) inputs; [`Error::SizeOverflow`]; the
+    /// errors of [`Kernel::best`].
+    pub fn new(weights: MatRef<f32>, bias: Option<&[f32]>) -> Result<Self, Error> {
+        Self::with_config(weights, bias, Config::default())
+    }
+
+    /// As [`Linear::new`], quantized as the caller chooses.
+    ///
+    /// # Errors
+    /// As [`Linear::new`]; [`Error::KernelUnavailable`] when this CPU cannot run the kernel.
+    pub fn with_config(weights: MatRef<f32>, bias: Option<&[f32]>, config: Config) -> Result<Self, Error> {
+        let projection = Projection::new(weights, bias, &config)?;
+        let quantizer = config.quantizer(projection.weights().kernel());
+        Ok(Self { projection, quantizer })
+    }
+
+    /// Features of a row of `x`.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.projection.weights().k()
+    }
+
+    /// Features of a row of the output.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.projection.weights().n()
+    }
+
+    /// The kernel that the layer runs on.
+    #[must_use]
+    pub fn kernel(&self) -> Kernel {
+        self.projection.weights().kernel()
+    }
+
+    /// Bytes of scratch that [`Linear::forward`] needs for up to `m` rows.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace_size(&self, m: usize) -> Result<usize, Error> {
+        let product = self.projection.gemm()?.workspace_size(m)?;
+        Size::default().add_activations(&self.quantizer, m, self.inputs())?.total(product)
+    }
+
+    /// Scratch for [`Linear::forward`] with up to `m` rows.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace(&self, m: usize) -> Result<Workspace, Error> {
+        Ok(Workspace::with_size(self.workspace_size(m)?))
+    }
+
+    /// Computes `out`, M x outputs, from `x`, M x inputs. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::BufferTooSmall`] for the scratch; [`Error::NonFinite`] for a value of `x`. Nothing has been
+    /// written to `out` then.
+    pub fn forward(&self, x: MatRef<f32>, out: MatMut<f32>, scratch: &mut [u8]) -> Result<(), Error> {
+        let (m, k) = (x.rows(), self.inputs());
+        check_shape("columns of x (inputs)", k, x.cols())?;
+        check_shape("rows of out", m, out.rows())?;
+        check_shape("columns of out (outputs)", self.outputs(), out.cols())?;
+        let mut carver = Carver::new(scratch, self.workspace_size(m)?)?;
+        let buffers = carver.take_activations(&self.quantizer, m, k)?;
+        let Activations { values, scales, zero_points, row_sums } = buffers;
+        let lhs = self.quantizer.quantize_into::<f32, u8>(x, values, scales, zero_points, row_sums)?;
+        self.projection.gemm()?.run(lhs, out, carver.rest())
+    }
+}

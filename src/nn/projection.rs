@@ -1,0 +1,70 @@
+//! The weights of one product: quantized, packed, with their scales and bias.
+
+use alloc::vec::Vec;
+
+use super::Config;
+use crate::{
+    Error, Gemm, MatRef, Output, PackedRhs,
+    gemm::check_len,
+    quant::{Grouping, Levels, ParamList, Scheme},
+};
+
+/// `x W^T + bias`, from f32 weights, out x in.
+#[derive(Debug)]
+pub(super) struct Projection {
+    weights: PackedRhs<'static>,
+    /// One, or one for each output.
+    scales: Vec<f32>,
+    bias: Option<Vec<f32>>,
+}
+
+impl Projection {
+    pub fn new(weights: MatRef<f32>, bias: Option<&[f32]>, config: &Config) -> Result<Self, Error> {
+        let (n, k) = (weights.rows(), weights.cols());
+        if let Some(bias) = bias {
+            check_len("bias", bias.len(), n)?;
+        }
+        let overflow = Error::SizeOverflow { what: "weights", rows: n, cols: k };
+        let mut real = Vec::new();
+        real.try_reserve_exact(n.checked_mul(k).ok_or(overflow)?).map_err(|_| overflow)?;
+        for row in 0..n {
+            match weights.row_slice(row) {
+                Some(row) => real.extend_from_slice(row),
+                None => real.extend((0..k).map(|col| weights.get(row, col).unwrap_or(0.0))),
+            }
+        }
+        let levels = Levels::I8.narrow();
+        let grouping =
+            if config.tensor_weights { Grouping::per_tensor() } else { Grouping::per_channel(&[n, k], 0)? };
+        let params =
+            ParamList::fit(grouping, levels, Scheme::Symmetric, &real).map_err(|error| match error {
+                Error::NonFinite { index, value, .. } => Error::NonFinite { what: "weight", index, value },
+                other => other,
+            })?;
+        let mut quantized = alloc::vec![0i8; real.len()];
+        params.quantizer(grouping).levels(levels).quantize(&real, &mut quantized)?;
+        let rhs = MatRef::row_major(&quantized, n, k)?.transpose();
+        let weights = PackedRhs::pack_for(config.chosen_kernel()?, rhs)?;
+        let projection = Self { weights, scales: params.scales, bias: bias.map(<[f32]>::to_vec) };
+        // Finds a bias that is not finite.
+        projection.gemm()?;
+        Ok(projection)
+    }
+
+    pub fn weights(&self) -> &PackedRhs<'static> {
+        &self.weights
+    }
+
+    /// The product, with the scale of the activations left to them.
+    pub fn gemm(&self) -> Result<Gemm<'_, f32>, Error> {
+        let output = match self.scales[..] {
+            [scale] => Output::f32(scale),
+            ref scales => Output::f32(scales),
+        };
+        let output = match &self.bias {
+            Some(bias) => output.bias_f32(bias),
+            None => output,
+        };
+        Gemm::new(&self.weights, output)
+    }
+}
