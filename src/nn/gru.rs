@@ -10,7 +10,7 @@ use crate::{Error, Kernel, MatMut, MatRef, Workspace};
 /// order r, z, n.
 ///
 /// `r = sigmoid(x W_ir^T + b_ir + h W_hr^T + b_hr)`, `z` likewise, `n = tanh(x W_in^T + b_in + r (h W_hn^T + b_hn))`,
-/// `h = (1 - z) n + z h`, with [`sigmoid`](crate::reference::sigmoid) and [`tanh`](crate::reference::tanh) within 4e-7. The
+/// `h = (1 - z) n + z h`, with [`sigmoid`](crate::reference::sigmoid) and [`tanh`](crate::reference::tanh) within 5e-7. The
 /// product with `W_ih` is one for all steps of a layer and direction.
 ///
 /// ```

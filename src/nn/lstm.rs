@@ -20,7 +20,7 @@ pub struct LstmState<'a> {
 /// order i, f, g, o.
 ///
 /// `[i f g o] = x W_ih^T + b_ih + h W_hh^T + b_hh`; `c = sigmoid(f) c + sigmoid(i) tanh(g)`; `h = sigmoid(o) tanh(c)`, with
-/// [`sigmoid`](crate::reference::sigmoid) and [`tanh`](crate::reference::tanh) within 4e-7. The product with `W_ih` is one for
+/// [`sigmoid`](crate::reference::sigmoid) and [`tanh`](crate::reference::tanh) within 5e-7. The product with `W_ih` is one for
 /// all steps of a layer and direction.
 ///
 /// ```
