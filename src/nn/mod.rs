@@ -14,10 +14,12 @@
 //! | [`Lstm`] | 4H x in, 4H x H, gates i, f, g, o | layers of long short-term memory, in one or both directions |
 //! | [`Gru`] | 3H x in, 3H x H, gates r, z, n | layers of gated recurrent units, in one or both directions |
 //! | [`Embedding`] | rows x features | rows of a table of 8 or 4 bits, as f32 |
+//! | [`fold_batch_norm`] | output channels first | the layer before it and the normalization as one layer |
 //!
 //! `forward` allocates nothing: scratch is the caller's, of `workspace_size` bytes, and any alignment. It also serves any
 //! call with fewer rows. All errors are found before anything is written.
 
+mod batch_norm;
 mod config;
 mod embedding;
 mod gru;
@@ -28,6 +30,7 @@ mod recurrent;
 mod scratch;
 
 pub use {
+    batch_norm::{BatchNorm, fold_batch_norm},
     config::Config,
     embedding::Embedding,
     gru::Gru,
