@@ -40,18 +40,54 @@ cfg_if::cfg_if! {
             &[&x86::avx512_vnni::KERNEL, &x86::avx_vnni::KERNEL, &x86::avx2::KERNEL, &portable::KERNEL];
     } else if #[cfg(i8gemm_aarch64)] {
         pub(crate) mod aarch64;
+        use aarch64::{dotprod, i8mm, neon};
+
         /// The kernels of this target, best first: the order is by measurement, not by age of the instruction set.
-        pub(crate) static KERNELS: &[&Kernel] =
-            &[&aarch64::i8mm::KERNEL, &aarch64::dotprod::KERNEL, &aarch64::neon::KERNEL, &portable::KERNEL];
+        pub(crate) static KERNELS: &[&Kernel] = &[
+            &i8mm::KERNEL,
+            &dotprod::KERNEL,
+            &dotprod::KERNEL_A55,
+            &neon::KERNEL,
+            &neon::KERNEL_A53,
+            &portable::KERNEL,
+        ];
+        /// The same for machines that have in-order cores only.
+        static KERNELS_IN_ORDER: &[&Kernel] = &[
+            &i8mm::KERNEL,
+            &dotprod::KERNEL_A55,
+            &dotprod::KERNEL,
+            &neon::KERNEL_A53,
+            &neon::KERNEL,
+            &portable::KERNEL,
+        ];
     } else {
         /// The kernels of this target, best first.
         pub(crate) static KERNELS: &[&Kernel] = &[&portable::KERNEL];
     }
 }
 
+/// The kernels of this target, best first, for a machine whose cores are all in-order or are not.
+pub(crate) fn kernels(in_order: bool) -> &'static [&'static Kernel] {
+    #[cfg(i8gemm_aarch64)]
+    if in_order {
+        return KERNELS_IN_ORDER;
+    }
+    let _ = in_order;
+    KERNELS
+}
+
 /// Every kernel name of every target, so that a pin can tell "unknown" from "not on this target".
-pub(crate) static ALL_NAMES: &[&str] =
-    &["avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "portable"];
+pub(crate) static ALL_NAMES: &[&str] = &[
+    "avx512_vnni",
+    "avx_vnni",
+    "avx2",
+    "neon_i8mm",
+    "neon_dotprod",
+    "neon_dotprod_a55",
+    "neon",
+    "neon_a53",
+    "portable",
+];
 
 /// One micro-kernel family on one instruction set.
 pub(crate) struct Kernel {

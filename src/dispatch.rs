@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::{
+    cores,
     error::{Error, KernelName},
     kernels,
 };
@@ -22,8 +23,11 @@ pub struct Kernel(pub(crate) &'static kernels::Kernel);
 
 impl Kernel {
     /// Every kernel compiled into this build, best first, whether or not this CPU can run it.
+    ///
+    /// On 64-bit ARM a schedule for in-order cores (`neon_dotprod_a55`, `neon_a53`) stands before the ordinary one of the same
+    /// instruction when every core of the machine is in-order, and behind it otherwise.
     pub fn all() -> impl Iterator<Item = Self> + Clone {
-        kernels::KERNELS.iter().map(|kernel| Self(kernel))
+        kernels::kernels(cores::all_in_order()).iter().map(|kernel| Self(kernel))
     }
 
     /// The kernels that this CPU can run, best first. There is always at least `portable`.

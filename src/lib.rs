@@ -58,6 +58,7 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod cores;
 mod dispatch;
 mod element;
 mod error;

@@ -15,6 +15,14 @@ fn pinned_kernel_is_available() {
     }
 }
 
+/// Run with `I8GEMM_EXPECT_KERNEL` set this fails unless that kernel is the one that is chosen without a pin.
+#[test]
+fn the_kernel_chosen_is_the_expected_one() {
+    if let Ok(name) = std::env::var("I8GEMM_EXPECT_KERNEL") {
+        assert_eq!(Kernel::best().unwrap().name(), name);
+    }
+}
+
 #[test]
 fn names_are_distinct_and_each_finds_its_kernel() {
     let names: Vec<_> = Kernel::all().map(|kernel| kernel.name()).collect();

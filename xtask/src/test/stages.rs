@@ -28,10 +28,14 @@ const MICROCONTROLLERS: [&str; 2] = ["thumbv7em-none-eabihf", "thumbv6m-none-eab
 /// The emulated CPUs, and the kernels that each of them has. Written down rather than asked for, so that a feature
 /// which detection misses is a failed pin.
 const AARCH64_CPUS: [(&str, &[&str]); 3] = [
-    ("cortex-a53", &["neon", "portable"]),
-    ("cortex-a76", &["neon_dotprod", "neon", "portable"]),
-    ("max", &["neon_i8mm", "neon_dotprod", "neon", "portable"]),
+    ("cortex-a53", &["neon_a53", "neon", "portable"]),
+    ("cortex-a76", &["neon_dotprod", "neon_dotprod_a55", "neon"]),
+    ("max", &["neon_i8mm", "neon_dotprod", "neon_dotprod_a55", "neon", "neon_a53"]),
 ];
+
+/// What each emulated CPU gets without a pin: schedules for in-order cores where all cores are.
+const AARCH64_CHOICES: [(&str, &str); 3] =
+    [("cortex-a53", "neon_a53"), ("cortex-a76", "neon_dotprod"), ("max", "neon_i8mm")];
 
 /// Every stage; without those that need Debian's toolchain if `quick`.
 pub fn all(quick: bool) -> Vec<Stage> {
@@ -205,7 +209,22 @@ fn aarch64() -> Vec<Stage> {
     for (cpu, kernels) in AARCH64_CPUS {
         stages.extend(kernels.iter().map(|kernel| aarch64_run(cpu, kernel)));
     }
+    stages.push(aarch64_choices());
     stages
+}
+
+fn aarch64_choices() -> Stage {
+    const TEST: &str = "the_kernel_chosen_is_the_expected_one";
+    Stage::new("aarch64-choices", "the kernel that each core gets, aarch64", |w, log| {
+        for (cpu, kernel) in AARCH64_CHOICES {
+            let mut command = aarch64_tests(w);
+            debian::emulate(&mut command, cpu).env("I8GEMM_EXPECT_KERNEL", kernel).env_remove(PIN);
+            let output = log.check_tests(command.arg(TEST))?;
+            ensure!(output.contains(&format!("test {TEST} ... ok")), "{TEST} did not run on {cpu}");
+        }
+        Ok(())
+    })
+    .needs("aarch64-build")
 }
 
 fn aarch64_tests(workspace: &Workspace) -> Command {
