@@ -277,8 +277,7 @@ fn network<N: Copy>(
     params: &[Params],
     x: &[N],
     zero: N,
-    h: &mut [N],
-    c: &mut [N],
+    [h, c]: [&mut [N]; 2],
     project: impl Fn(&Params, bool, &[N], usize) -> Vec<N>,
     cell: impl Fn(&[N], &[N], usize, N, N) -> (N, N),
 ) -> Vec<N> {
@@ -402,8 +401,7 @@ fn recurrent(gates: usize) -> Result<(), Error> {
                 &params,
                 &x,
                 0.0,
-                &mut eh,
-                &mut ec,
+                [&mut eh, &mut ec],
                 |p, hidden, x, m| {
                     let (w, b) = if hidden { (&p.w_hh, &p.b_hh) } else { (&p.w_ih, &p.b_ih) };
                     project(x, m, &quantize_weights(w, gates * s.hidden, tensor), b.as_deref(), tensor)
@@ -422,8 +420,7 @@ fn recurrent(gates: usize) -> Result<(), Error> {
                 &params,
                 &bounded(&x),
                 Bounded(0.0, 0.0),
-                &mut bh,
-                &mut bc,
+                [&mut bh, &mut bc],
                 |p, hidden, x, m| {
                     let (w, b) = if hidden { (&p.w_hh, &p.b_hh) } else { (&p.w_ih, &p.b_ih) };
                     let rows = x.chunks(x.len() / m);
