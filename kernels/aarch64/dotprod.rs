@@ -6,6 +6,16 @@
 //! - `lhs`: panels of `h` = 12 (8, 4, 2, 1) rows of i8, kr = 4: `value(i, k)` at `(k / 4) * 4 * h + i * 4 + k % 4`. `rhs`:
 //!   panels of 8 columns, kr = 4: `value(k, n)` at `(n / 8) * K4 * 8 + (k / 4) * 32 + (n % 8) * 4 + k % 4`.
 //! - Ceiling: 16 MAC an instruction: 16 MAC/cycle on A55, 32 on N1 and A76, 64 on V1, V2 and X1. 5 loads to 24 multiplies.
+//! - Two schedules of 12 and 8 rows, as two kernels with one layout, differ in what keeps a core from multiplying:
+//!   - `neon_dotprod`, out of order: instructions. Those that do not multiply take places in the front end, so a turn is two
+//!     steps, registers that lie side by side are loaded in pairs, and each pointer moves once. What is left of the loads stands
+//!     apart, before its first use: a burst would fill the load units while the multipliers run dry (V2). The core itself
+//!     overlaps the steps.
+//!   - `neon_dotprod_a55`, in order: a 128-bit load takes two cycles and nothing runs beside it, but half a register
+//!     (`ldr d`), the other half on its way through a general register (`ldr x`) and its insertion (`ins`) each run beside a
+//!     multiply. So every multiply has one neighbour, and 15 of 24 neighbours in a step are loads: they are free. No result
+//!     is used for at least 4 cycles. The columns of the next step go to a second pair of registers; the rows to their own,
+//!     when they have been used.
 //! - Exact: `sdot` adds four 16-bit products to an i32, modulo 2^32.
 
 use core::arch::{aarch64::*, asm};
@@ -35,22 +45,29 @@ pulp::simd_type! {
 }
 
 /// The table entry.
-pub(crate) static KERNEL: Kernel = Kernel {
-    name: "neon_dotprod",
-    instruction: "sdot by lane",
-    is_available: Dotprod::is_available,
-    mr: MR,
-    nr: NR,
-    kr: KR,
-    lhs: LhsFormat::PackedSigned,
-    offset: SumOffset::None,
-    scratch: |_| 0,
-    lhs_stride: |k| padded(k, KR),
-    pack_lhs,
-    row_sums,
-    multiply,
-    slices: slice_functions!(Lanes128, "neon"),
-};
+pub(crate) static KERNEL: Kernel = entry("neon_dotprod", multiply);
+
+/// The table entry of the in-order schedule.
+pub(crate) static KERNEL_A55: Kernel = entry("neon_dotprod_a55", multiply_a55);
+
+const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
+    Kernel {
+        name,
+        instruction: "sdot by lane",
+        is_available: Dotprod::is_available,
+        mr: MR,
+        nr: NR,
+        kr: KR,
+        lhs: LhsFormat::PackedSigned,
+        offset: SumOffset::None,
+        scratch: |_| 0,
+        lhs_stride: |k| padded(k, KR),
+        pack_lhs,
+        row_sums,
+        multiply,
+        slices: slice_functions!(Lanes128, "neon"),
+    }
+}
 
 /// # Safety
 /// As [`Kernel::pack_lhs`].
@@ -74,13 +91,22 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn multiply(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<DotprodTiles>(job) }
+    unsafe { drive::multiply::<DotprodTiles<false>>(job) }
 }
 
-struct DotprodTiles;
+/// # Safety
+/// As [`Kernel::multiply`].
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn multiply_a55(job: &Job) {
+    // SAFETY: the caller's.
+    unsafe { drive::multiply::<DotprodTiles<true>>(job) }
+}
 
-// SAFETY: `tile` reads whole steps of packed rows and panels.
-unsafe impl MicroKernel for DotprodTiles {
+/// Tiles in the schedule for out-of-order or in-order cores.
+struct DotprodTiles<const IN_ORDER: bool>;
+
+// SAFETY: `tile` and `tile_a55` read whole steps of packed rows and panels.
+unsafe impl<const IN_ORDER: bool> MicroKernel for DotprodTiles<IN_ORDER> {
     type V = Lanes128;
     const NR: usize = NR;
     const KR: usize = KR;
@@ -103,7 +129,9 @@ unsafe impl MicroKernel for DotprodTiles {
                 1 => tile::<E, 1>(input, end),
                 2 => tile::<E, 2>(input, end),
                 4 => tile::<E, 4>(input, end),
+                8 if IN_ORDER => tile_a55::<E, 8>(input, end),
                 8 => tile::<E, 8>(input, end),
+                _ if IN_ORDER => tile_a55::<E, 12>(input, end),
                 _ => tile::<E, 12>(input, end),
             }
         }
@@ -148,6 +176,254 @@ unsafe fn sdot_lane(sum: int32x4_t, b: int8x16_t, a: int8x16_t, lane: usize) -> 
     }
 }
 
+/// Where the written loops are in the packed rows and the panel.
+struct Cursor {
+    lhs: *const i8,
+    rhs: *const i8,
+    steps: usize,
+}
+
+/// One of a written loop's multiplies, by the numbers of its registers and the lane.
+macro_rules! sdot {
+    ($sum:literal $b:literal $a:literal $lane:literal) => {
+        concat!("sdot v", $sum, ".4s, v", $b, ".16b, v", $a, ".4b[", $lane, "]\n")
+    };
+}
+
+/// The 8 multiplies of 4 rows: those of `b0`, then those of `b1`, each with the instruction that follows it. A register of
+/// sums returns every step, the 16 or 24 multiplies that it needs at most.
+macro_rules! four_rows {
+    (0, $($rest:tt)*) => { four_rows!([8 9 10 11 12 13 14 15] $($rest)*) };
+    (4, $($rest:tt)*) => { four_rows!([16 17 18 19 20 21 22 23] $($rest)*) };
+    (8, $($rest:tt)*) => { four_rows!([24 25 26 27 28 29 30 31] $($rest)*) };
+    ($sums:tt a $a:literal, b $b0:literal $b1:literal) => {
+        four_rows!($sums a $a, b $b0 $b1, "", "", "", "", "", "", "", "")
+    };
+    ([$r0q0:literal $r0q1:literal $r1q0:literal $r1q1:literal $r2q0:literal $r2q1:literal $r3q0:literal $r3q1:literal]
+     a $a:literal, b $b0:literal $b1:literal,
+     $n0:literal, $n1:literal, $n2:literal, $n3:literal, $n4:literal, $n5:literal, $n6:literal, $n7:literal $(,)?) => {
+        concat!(
+            sdot!($r0q0 $b0 $a 0), $n0, "\n", sdot!($r1q0 $b0 $a 1), $n1, "\n",
+            sdot!($r2q0 $b0 $a 2), $n2, "\n", sdot!($r3q0 $b0 $a 3), $n3, "\n",
+            sdot!($r0q1 $b1 $a 0), $n4, "\n", sdot!($r1q1 $b1 $a 1), $n5, "\n",
+            sdot!($r2q1 $b1 $a 2), $n6, "\n", sdot!($r3q1 $b1 $a 3), $n7, "\n",
+        )
+    };
+}
+
+/// A written loop: `turns` times, at least one. The sums are v8 to v23 or v31, two registers a row; v0 to v7 are operands, x9
+/// to x12 hold halves of them.
+macro_rules! written_loop {
+    (8 rows, $sums:ident, $($rest:tt)*) => {
+        written_loop!(["v8" 0, "v10" 1, "v12" 2, "v14" 3, "v16" 4, "v18" 5, "v20" 6, "v22" 7]
+            ["v9" 0, "v11" 1, "v13" 2, "v15" 3, "v17" 4, "v19" 5, "v21" 6, "v23" 7] $sums, $($rest)*)
+    };
+    (12 rows, $sums:ident, $($rest:tt)*) => {
+        written_loop!(
+            ["v8" 0, "v10" 1, "v12" 2, "v14" 3, "v16" 4, "v18" 5, "v20" 6, "v22" 7, "v24" 8, "v26" 9, "v28" 10, "v30" 11]
+            ["v9" 0, "v11" 1, "v13" 2, "v15" 3, "v17" 4, "v19" 5, "v21" 6, "v23" 7, "v25" 8, "v27" 9, "v29" 10, "v31" 11]
+            $sums, $($rest)*)
+    };
+    ([$($v0:tt $r0:literal),*] [$($v1:tt $r1:literal),*]
+     $sums:ident, $at:ident, $turns:ident, $($text:expr),* $(,)?) => {
+        asm!(
+            $($text,)*
+            lhs = inout(reg) $at.lhs,
+            rhs = inout(reg) $at.rhs,
+            turns = inout(reg) $turns => _,
+            out("x9") _, out("x10") _, out("x11") _, out("x12") _,
+            $(inout($v0) $sums[$r0][0],)*
+            $(inout($v1) $sums[$r1][1],)*
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            options(readonly, nostack)
+        )
+    };
+}
+
+impl Cursor {
+    fn new(input: &TileInput) -> Self {
+        Self { lhs: input.lhs.cast(), rhs: input.rhs.cast(), steps: input.k.div_ceil(KR) }
+    }
+}
+
+/// All pairs of steps of 12 rows, for out-of-order cores.
+///
+/// # Safety
+/// The steps are readable; the CPU has dot products.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn steps_of_12(sums: &mut [[int32x4_t; 2]; 12], at: &mut Cursor) {
+    let turns = at.steps / 2;
+    if turns == 0 {
+        return;
+    }
+    at.steps %= 2;
+    // SAFETY: a turn reads two steps: 96 bytes of rows, 64 of columns. Registers and flags are declared.
+    unsafe {
+        written_loop!(12 rows, sums, at, turns,
+            "2:",
+            "ldp q3, q4, [{rhs}]",
+            "ldp q0, q1, [{lhs}]",
+            four_rows!(0, a 0, b 3 4),
+            four_rows!(4, a 1, b 3 4),
+            "ldr q2, [{lhs}, #32]",
+            four_rows!(8, a 2, b 3 4),
+            "ldp q5, q6, [{rhs}, #32]",
+            "ldp q0, q1, [{lhs}, #48]",
+            four_rows!(0, a 0, b 5 6),
+            four_rows!(4, a 1, b 5 6),
+            "ldr q2, [{lhs}, #80]",
+            four_rows!(8, a 2, b 5 6),
+            "add {lhs}, {lhs}, #96",
+            "add {rhs}, {rhs}, #64",
+            "subs {turns}, {turns}, #1",
+            "b.ne 2b",
+        );
+    }
+}
+
+/// All pairs of steps of 8 rows, for out-of-order cores.
+///
+/// # Safety
+/// As [`steps_of_12`].
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn steps_of_8(sums: &mut [[int32x4_t; 2]; 8], at: &mut Cursor) {
+    let turns = at.steps / 2;
+    if turns == 0 {
+        return;
+    }
+    at.steps %= 2;
+    // SAFETY: a turn reads two steps: 64 bytes of rows, 64 of columns. Registers and flags are declared.
+    unsafe {
+        written_loop!(8 rows, sums, at, turns,
+            "2:",
+            "ldp q3, q4, [{rhs}]",
+            "ldr q0, [{lhs}]",
+            four_rows!(0, a 0, b 3 4),
+            "ldr q1, [{lhs}, #16]",
+            four_rows!(4, a 1, b 3 4),
+            "ldp q5, q6, [{rhs}, #32]",
+            "ldr q0, [{lhs}, #32]",
+            four_rows!(0, a 0, b 5 6),
+            "ldr q1, [{lhs}, #48]",
+            four_rows!(4, a 1, b 5 6),
+            "add {lhs}, {lhs}, #64",
+            "add {rhs}, {rhs}, #64",
+            "subs {turns}, {turns}, #1",
+            "b.ne 2b",
+        );
+    }
+}
+
+/// Pairs of steps of 12 rows, for in-order cores: all but the last one or two steps, because a turn reads ahead.
+///
+/// # Safety
+/// As [`steps_of_12`].
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn steps_of_12_in_order(sums: &mut [[int32x4_t; 2]; 12], at: &mut Cursor) {
+    let turns = at.steps.saturating_sub(1) / 2;
+    if turns == 0 {
+        return;
+    }
+    at.steps -= 2 * turns;
+    // SAFETY: a turn reads two steps, and of the next, which there is, two registers of rows and two of columns. Registers
+    // and flags are declared.
+    unsafe {
+        written_loop!(12 rows, sums, at, turns,
+            "ldp q0, q1, [{lhs}]",
+            "ldp q3, q4, [{rhs}]",
+            "2:",
+            four_rows!(0, a 0, b 3 4,
+                "ldr d2, [{lhs}, #32]", "ldr x9, [{lhs}, #40]",
+                "ldr d5, [{rhs}, #32]", "ldr x10, [{rhs}, #40]",
+                "ldr d6, [{rhs}, #48]", "ldr x11, [{rhs}, #56]",
+                "ins v2.d[1], x9", "ins v5.d[1], x10",
+            ),
+            four_rows!(4, a 1, b 3 4,
+                "ldr d0, [{lhs}, #48]", "ldr x12, [{lhs}, #56]",
+                "ins v6.d[1], x11", "",
+                "", "",
+                "ins v0.d[1], x12", "",
+            ),
+            four_rows!(8, a 2, b 3 4,
+                "ldr d1, [{lhs}, #64]", "ldr x9, [{lhs}, #72]",
+                "", "",
+                "", "",
+                "ins v1.d[1], x9", "",
+            ),
+            four_rows!(0, a 0, b 5 6,
+                "ldr d2, [{lhs}, #80]", "ldr x9, [{lhs}, #88]",
+                "ldr d3, [{rhs}, #64]", "ldr x10, [{rhs}, #72]",
+                "ldr d4, [{rhs}, #80]", "ldr x11, [{rhs}, #88]",
+                "ins v2.d[1], x9", "ins v3.d[1], x10",
+            ),
+            four_rows!(4, a 1, b 5 6,
+                "ldr d0, [{lhs}, #96]", "ldr x12, [{lhs}, #104]",
+                "ins v4.d[1], x11", "",
+                "", "",
+                "ins v0.d[1], x12", "",
+            ),
+            four_rows!(8, a 2, b 5 6,
+                "ldr d1, [{lhs}, #112]", "ldr x9, [{lhs}, #120]",
+                "add {lhs}, {lhs}, #96", "add {rhs}, {rhs}, #64",
+                "subs {turns}, {turns}, #1", "",
+                "ins v1.d[1], x9", "",
+            ),
+            "b.ne 2b",
+        );
+    }
+}
+
+/// Pairs of steps of 8 rows, for in-order cores: all but the last one or two steps, because a turn reads ahead.
+///
+/// # Safety
+/// As [`steps_of_12`].
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn steps_of_8_in_order(sums: &mut [[int32x4_t; 2]; 8], at: &mut Cursor) {
+    let turns = at.steps.saturating_sub(1) / 2;
+    if turns == 0 {
+        return;
+    }
+    at.steps -= 2 * turns;
+    // SAFETY: a turn reads two steps and the next, which there is. Registers and flags are declared.
+    unsafe {
+        written_loop!(8 rows, sums, at, turns,
+            "ldp q0, q1, [{lhs}]",
+            "ldp q2, q3, [{rhs}]",
+            "2:",
+            four_rows!(0, a 0, b 2 3,
+                "ldr d6, [{rhs}, #32]", "ldr x9, [{rhs}, #40]",
+                "ldr d7, [{rhs}, #48]", "ldr x10, [{rhs}, #56]",
+                "ldr d4, [{lhs}, #32]", "ldr x11, [{lhs}, #40]",
+                "ins v6.d[1], x9", "ldr d5, [{lhs}, #48]",
+            ),
+            four_rows!(4, a 1, b 2 3,
+                "ldr x12, [{lhs}, #56]", "ins v7.d[1], x10",
+                "ins v4.d[1], x11", "",
+                "", "ins v5.d[1], x12",
+                "", "",
+            ),
+            four_rows!(0, a 4, b 6 7,
+                "ldr d2, [{rhs}, #64]", "ldr x9, [{rhs}, #72]",
+                "ldr d3, [{rhs}, #80]", "ldr x10, [{rhs}, #88]",
+                "ldr d0, [{lhs}, #64]", "ldr x11, [{lhs}, #72]",
+                "ins v2.d[1], x9", "ldr d1, [{lhs}, #80]",
+            ),
+            four_rows!(4, a 5, b 6 7,
+                "ldr x12, [{lhs}, #88]", "ins v3.d[1], x10",
+                "ins v0.d[1], x11", "add {lhs}, {lhs}, #64",
+                "add {rhs}, {rhs}, #64", "ins v1.d[1], x12",
+                "subs {turns}, {turns}, #1", "",
+            ),
+            "b.ne 2b",
+        );
+    }
+}
+
 /// `R` rows by one panel.
 ///
 /// # Safety
@@ -158,8 +434,14 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
     // SAFETY: packed rows and the panel are readable for whole steps, of which each row has 4 bytes.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 2]; R];
-        let (mut lhs, mut rhs): (*const i8, *const i8) = (input.lhs.cast(), input.rhs.cast());
-        let mut steps = input.k.div_ceil(KR);
+        let mut at = Cursor::new(input);
+        if R == 12 {
+            // `R` rows are these rows.
+            steps_of_12(&mut *(&raw mut sums).cast(), &mut at);
+        } else if R == 8 {
+            steps_of_8(&mut *(&raw mut sums).cast(), &mut at);
+        }
+        let Cursor { mut lhs, mut rhs, mut steps } = at;
         if R < 4 {
             // One load takes 4 steps of one row, or 2 of two.
             let together = 4 / R;
@@ -178,6 +460,43 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
             }
             steps %= together;
         }
+        rest(&mut sums, Cursor { lhs, rhs, steps });
+        finish::<Lanes128, E, R, 2>(sums, end);
+    }
+}
+
+/// [`tile`] of 12 or 8 rows in the schedule for in-order cores.
+///
+/// # Safety
+/// As [`MicroKernel::tile`].
+#[target_feature(enable = "neon,dotprod")]
+#[inline(never)]
+unsafe fn tile_a55<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
+    // SAFETY: as `tile`.
+    unsafe {
+        let mut sums = [[vdupq_n_s32(0); 2]; R];
+        let mut at = Cursor::new(input);
+        if R == 12 {
+            steps_of_12_in_order(&mut *(&raw mut sums).cast(), &mut at);
+        } else {
+            const { assert!(R == 12 || R == 8) };
+            steps_of_8_in_order(&mut *(&raw mut sums).cast(), &mut at);
+        }
+        rest(&mut sums, at);
+        finish::<Lanes128, E, R, 2>(sums, end);
+    }
+}
+
+/// The steps that are left, one at a time.
+///
+/// # Safety
+/// The steps are readable; the CPU has dot products.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn rest<const R: usize>(sums: &mut [[int32x4_t; 2]; R], at: Cursor) {
+    let Cursor { mut lhs, mut rhs, steps } = at;
+    // SAFETY: the caller's: a step is `R` rows and 8 columns of 4 bytes.
+    unsafe {
         for _ in 0..steps {
             let b = [vld1q_s8(rhs), vld1q_s8(rhs.add(16))];
             for first in (0..R).step_by(4) {
@@ -200,6 +519,5 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
             lhs = lhs.add(R * KR);
             rhs = rhs.add(NR * KR);
         }
-        finish::<Lanes128, E, R, 2>(sums, end);
     }
 }

@@ -34,6 +34,14 @@ pub static KERNELS: &[Kernel] = &[
         feature: Feature::I8mm,
         target: &loops::AARCH64,
     },
+    // The rows that it has no tiles of its own for are those of the next one.
+    Kernel {
+        name: "neon_dotprod_a55",
+        symbol: "kernels::aarch64::dotprod::tile_a55",
+        columns: 8,
+        feature: Feature::Dotprod,
+        target: &loops::AARCH64,
+    },
     Kernel {
         name: "neon_dotprod",
         symbol: "kernels::aarch64::dotprod::",
