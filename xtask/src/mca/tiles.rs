@@ -49,6 +49,14 @@ pub static KERNELS: &[Kernel] = &[
         feature: Feature::Dotprod,
         target: &loops::AARCH64,
     },
+    // Before the kernel whose module it shares.
+    Kernel {
+        name: "neon_a53",
+        symbol: "kernels::aarch64::neon::tile_a53",
+        columns: 4,
+        feature: Feature::Neon,
+        target: &loops::AARCH64,
+    },
     Kernel {
         name: "neon",
         symbol: "kernels::aarch64::neon::",
@@ -214,7 +222,8 @@ mod tests {
         assert_eq!(name(0, &format!("{path}::i8mm::multiply")), (None, String::new()));
         let in_order = format!("{path}::dotprod::tile_in_order::<{end}, 8>");
         assert_eq!(name(1, &in_order), (Some(8), " in order".into()));
-        assert_eq!(name(2, &format!("{path}::neon::tile_a53_4")), (Some(4), " a53".into()));
+        assert_eq!(name(2, &format!("{path}::neon::tile_a53::<{end}>")), (None, String::new()));
+        assert_eq!(name(3, &format!("{path}::neon::tile_a53_4")), (Some(4), " a53".into()));
     }
 
     /// Two steps of one row by `smmla`: half of the products are of values that do not belong together.
@@ -227,7 +236,8 @@ mod tests {
             )
         };
         let others = loop_of("dotprod", "tile::<End, 4>", "sdot\tv0.4s, v1.16b, v2.4b[0]")
-            + &loop_of("neon", "tile::<End, 4>", "smull\tv0.8h, v1.8b, v2.8b");
+            + &loop_of("neon", "tile::<End, 4>", "smull\tv0.8h, v1.8b, v2.8b")
+            + &loop_of("neon", "tile_a53::<End, 4>", "smull\tv0.8h, v1.8b, v2.8b");
         let one = "ldr\tq1, [x0], #16\n   4:\tldp\tq2, q3, [x1]\n   8:\tldp\tq4, q5, [x1, #32]\n  \
                    c:\tldp\tq2, q3, [x1, #64]\n  10:\tldp\tq4, q5, [x1, #96]";
         let smmla: String =
