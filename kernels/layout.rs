@@ -171,8 +171,9 @@ mod tests {
                     }
                 }
             }
-            "neon" | "neon_dotprod" | "neon_i8mm" => {
-                let heights: &[usize] = if kernel.name == "neon" { &[] } else { &[12, 8, 4, 2, 1] };
+            "neon" | "armv7_neon" | "neon_dotprod" | "neon_i8mm" => {
+                let inverts = kernel.kr == 16;
+                let heights: &[usize] = if inverts { &[] } else { &[12, 8, 4, 2, 1] };
                 let mut first = 0;
                 while first < src.rows {
                     let remaining = src.rows - first;
@@ -185,7 +186,7 @@ mod tests {
                     for i in 0..height {
                         for k in 0..depth {
                             let value = if k < src.k { row(first + i, k) ^ flip_to(false) } else { 0 };
-                            let late = kernel.name == "neon" && k % 16 >= 8;
+                            let late = inverts && k % 16 >= 8;
                             let at = (k / kernel.kr) * kernel.kr * height + i * kernel.kr + k % kernel.kr;
                             dst[first * stride + at] = if late { !value } else { value };
                         }

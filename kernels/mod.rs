@@ -42,6 +42,10 @@ cfg_if::cfg_if! {
         /// The kernels of this target, best first: the order is by measurement, not by age of the instruction set.
         pub(crate) static KERNELS: &[&Kernel] =
             &[&aarch64::i8mm::KERNEL, &aarch64::dotprod::KERNEL, &aarch64::neon::KERNEL, &portable::KERNEL];
+    } else if #[cfg(i8gemm_arm)] {
+        pub(crate) mod arm;
+        /// The kernels of this target, best first.
+        pub(crate) static KERNELS: &[&Kernel] = &[&arm::neon::KERNEL, &portable::KERNEL];
     } else {
         /// The kernels of this target, best first.
         pub(crate) static KERNELS: &[&Kernel] = &[&portable::KERNEL];
@@ -50,7 +54,7 @@ cfg_if::cfg_if! {
 
 /// Every kernel name of every target, so that a pin can tell "unknown" from "not on this target".
 pub(crate) static ALL_NAMES: &[&str] =
-    &["avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "portable"];
+    &["avx512_vnni", "avx_vnni", "avx2", "neon_i8mm", "neon_dotprod", "neon", "armv7_neon", "portable"];
 
 /// One micro-kernel family on one instruction set.
 pub(crate) struct Kernel {
