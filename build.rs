@@ -5,22 +5,32 @@ use std::{env, process::Command};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    for cfg in ["i8gemm_x86_64", "i8gemm_aarch64"] {
+    for cfg in ["i8gemm_x86_64", "i8gemm_aarch64", "i8gemm_arm", "i8gemm_arm_neon"] {
         println!("cargo:rustc-check-cfg=cfg({cfg})");
     }
 
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let little_endian = env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() == Ok("little");
     let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    let target = env::var("TARGET").unwrap_or_default();
+    let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
+    // The features of 32-bit ARM are not stable, so a stable compiler does not tell them; ARMv6 has none of these instructions.
+    let armv7a = ["armv7-", "thumbv7neon-"].iter().any(|prefix| target.starts_with(prefix));
     let has = |feature: &str| features.split(',').any(|f| f == feature);
     match arch.as_str() {
         // Kernels read groups of bytes as words: a big-endian or soft-float build keeps to the portable one.
         "x86_64" if has("sse2") => println!("cargo:rustc-cfg=i8gemm_x86_64"),
         "aarch64" if little_endian && has("neon") => println!("cargo:rustc-cfg=i8gemm_aarch64"),
+        "arm" if little_endian && armv7a && matches!(os.as_str(), "linux" | "android") => {
+            println!("cargo:rustc-cfg=i8gemm_arm");
+            // Elsewhere NEON is asked for when the program runs.
+            if has("neon") || target.starts_with("thumbv7neon-") {
+                println!("cargo:rustc-cfg=i8gemm_arm_neon");
+            }
+        }
         _ => {}
     }
 
-    let target = env::var("TARGET").unwrap_or_default();
     println!("cargo:rustc-env=I8GEMM_TARGET={target}");
     println!("cargo:rustc-env=I8GEMM_TARGET_FEATURES={features}");
     println!("cargo:rustc-env=I8GEMM_RUSTC={}", rustc_version());

@@ -171,7 +171,7 @@ mod tests {
                     }
                 }
             }
-            "neon" | "neon_a53" | "neon_dotprod" | "neon_dotprod_a55" | "neon_i8mm" => {
+            "neon" | "neon_a53" | "armv7_neon" | "neon_dotprod" | "neon_dotprod_a55" | "neon_i8mm" => {
                 let halves = kernel.offset == SumOffset::SecondHalves;
                 let heights: &[usize] = if halves { &[] } else { &[12, 8, 4, 2, 1] };
                 let mut first = 0;

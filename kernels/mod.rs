@@ -60,6 +60,10 @@ cfg_if::cfg_if! {
             &neon::KERNEL,
             &portable::KERNEL,
         ];
+    } else if #[cfg(i8gemm_arm)] {
+        pub(crate) mod arm;
+        /// The kernels of this target, best first.
+        pub(crate) static KERNELS: &[&Kernel] = &[&arm::neon::KERNEL, &portable::KERNEL];
     } else {
         /// The kernels of this target, best first.
         pub(crate) static KERNELS: &[&Kernel] = &[&portable::KERNEL];
@@ -86,6 +90,7 @@ pub(crate) static ALL_NAMES: &[&str] = &[
     "neon_dotprod_a55",
     "neon",
     "neon_a53",
+    "armv7_neon",
     "portable",
 ];
 

@@ -15,6 +15,8 @@ use crate::run::{Log, Workspace, remove_env};
 
 /// The compiler of Debian's security suite, its standard library as source, and the emulator.
 const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "qemu-user-static"];
+/// Linker and C library of 32-bit ARM Linux.
+const ARMV7_PACKAGES: &[&str] = &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"];
 /// What an x86-64 machine needs besides, to build for aarch64 Linux.
 const CROSS_PACKAGES: &[&str] =
     &["libstd-rust-web-dev:arm64", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"];
@@ -23,6 +25,8 @@ const CROSS_PACKAGES: &[&str] =
 const ATTEMPTS: u64 = 5;
 
 pub const AARCH64: &str = "aarch64-unknown-linux-gnu";
+/// Its standard library is no package: see [`cargo_build_std`].
+pub const ARMV7: &str = "armv7-unknown-linux-gnueabihf";
 
 /// Installs the packages that are missing, those of the toolchain and `more`, or says what to install.
 pub fn install(workspace: &Workspace, log: &Log, more: &[&'static str]) -> Result<()> {
@@ -69,7 +73,14 @@ fn is_cross() -> bool {
 
 fn missing(more: &[&'static str]) -> Vec<&'static str> {
     let cross = if is_cross() { CROSS_PACKAGES } else { &["gcc", "libc6-dev"] };
-    PACKAGES.iter().chain(cross).chain(more).copied().filter(|package| !is_installed(package)).collect()
+    PACKAGES
+        .iter()
+        .chain(ARMV7_PACKAGES)
+        .chain(cross)
+        .chain(more)
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect()
 }
 
 fn is_installed(package: &str) -> bool {
@@ -115,8 +126,8 @@ pub fn clippy(workspace: &Workspace, target: &str) -> Command {
 }
 
 /// Debian's cargo, building the standard library's `crates` from source: for targets whose library no package has.
-pub fn cargo_build_std(workspace: &Workspace, target: &str, crates: &str) -> Command {
-    let mut command = cargo(workspace, "build", target);
+pub fn cargo_build_std(workspace: &Workspace, subcommand: &str, target: &str, crates: &str) -> Command {
+    let mut command = cargo(workspace, subcommand, target);
     // The flag is unstable. The crate itself is also built by the stable compiler, so it uses nothing unstable.
     command.env("RUSTC_BOOTSTRAP", "1").args(["-Z", &format!("build-std={crates}")]);
     command
@@ -126,6 +137,7 @@ pub fn cargo_build_std(workspace: &Workspace, target: &str, crates: &str) -> Com
 pub fn emulate<'a>(command: &'a mut Command, cpu: &str) -> &'a mut Command {
     command
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", format!("qemu-aarch64-static -cpu {cpu}"))
+        .env("CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_RUNNER", format!("qemu-arm-static -cpu {cpu}"))
         // For programs that a test starts, where the kernel runs foreign binaries by itself.
         .env("QEMU_CPU", cpu)
 }
@@ -152,10 +164,13 @@ fn for_target(mut command: Command, workspace: &Workspace, target: &str) -> Comm
     // Static: under QEMU 7.2 a dynamically linked program hangs as soon as it makes a thread.
     // Warnings are errors here too: no other toolchain of the run sees this target's code.
     // Symbols of version 0 say which instance of a generic function they are: the rows of a tile.
-    command.env(
-        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-        "-D warnings -C target-feature=+crt-static -C symbol-mangling-version=v0",
-    );
+    for target in ["AARCH64_UNKNOWN_LINUX_GNU", "ARMV7_UNKNOWN_LINUX_GNUEABIHF"] {
+        command.env(
+            format!("CARGO_TARGET_{target}_RUSTFLAGS"),
+            "-D warnings -C target-feature=+crt-static -C symbol-mangling-version=v0",
+        );
+    }
+    command.env("CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER", "arm-linux-gnueabihf-gcc");
     if is_cross() {
         command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
     }

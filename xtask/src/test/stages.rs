@@ -37,6 +37,13 @@ const AARCH64_CPUS: [(&str, &[&str]); 3] = [
 const AARCH64_CHOICES: [(&str, &str); 3] =
     [("cortex-a53", "neon_a53"), ("cortex-a76", "neon_dotprod"), ("max", "neon_i8mm")];
 
+/// Emulated 32-bit CPUs with and without NEON.
+const ARMV7_CPU: &str = "cortex-a15";
+const ARMV7_CPU_WITHOUT_NEON: &str = "cortex-a15,neon=off";
+/// Those tests that differ between kernels: a second of this machine is many there.
+const ARMV7_TARGETS: &[&str] =
+    &["--lib", "--test", "exact", "--test", "bounds", "--test", "defects", "--test", "dispatch"];
+
 /// Every stage; without those that need Debian's toolchain if `quick`.
 pub fn all(quick: bool) -> Vec<Stage> {
     let mut stages = lints();
@@ -52,6 +59,7 @@ pub fn all(quick: bool) -> Vec<Stage> {
         stages.extend(emulated_x86());
         stages.extend(microcontrollers());
         stages.extend(aarch64());
+        stages.extend(armv7());
     }
     stages
 }
@@ -122,14 +130,19 @@ fn wrong_pin() -> Stage {
     let kernel = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon_dotprod" };
     let action = move |w: &Workspace, log: &mut Log| {
         let mut command = w.cargo();
-        command.env(PIN, kernel).arg("test").args(PACKAGE).args(TARGETS).args(["--no-fail-fast", PIN_TEST]);
-        let output = log.run(&mut command)?;
-        ensure!(!output.success, "a pin to {kernel} was accepted");
-        ensure!(output.text.contains(&format!("test {PIN_TEST} ... FAILED")), "{PIN_TEST} did not run");
-        ensure!(output.text.contains(PIN), "the error does not name {PIN}");
-        Ok(())
+        command.env(PIN, kernel).arg("test").args(PACKAGE).args(TARGETS);
+        expect_refused(log, &mut command, kernel)
     };
     Stage::new("wrong-pin", "a pin that must fail", action).on(kernel, cpu_name()).needs("build")
+}
+
+/// Runs `cargo test ..` with a kernel pinned that cannot run there.
+fn expect_refused(log: &mut Log, command: &mut Command, kernel: &str) -> Result<()> {
+    let output = log.run(command.args(["--no-fail-fast", PIN_TEST]))?;
+    ensure!(!output.success, "a pin to {kernel} was accepted");
+    ensure!(output.text.contains(&format!("test {PIN_TEST} ... FAILED")), "{PIN_TEST} did not run");
+    ensure!(output.text.contains(PIN), "the error does not name {PIN}");
+    Ok(())
 }
 
 fn docs() -> Vec<Stage> {
@@ -183,7 +196,7 @@ fn microcontrollers() -> impl Iterator<Item = Stage> {
     let build = |target: &'static str, (name, features): (&'static str, &'static [&'static str])| {
         Stage::new(format!("{target}-{name}"), format!("no_std build, {name}, {target}"), move |w, log| {
             let crates = if name == "alloc" { "core,alloc" } else { "core" };
-            let mut command = debian::cargo_build_std(w, target, crates);
+            let mut command = debian::cargo_build_std(w, "build", target, crates);
             log.check(command.args(["-p", "i8gemm", "--lib"]).args(features)).map(drop)
         })
         .needs("debian")
@@ -242,6 +255,35 @@ fn aarch64_run(cpu: &'static str, kernel: &'static str) -> Stage {
     })
     .on(kernel, cpu)
     .needs("aarch64-build")
+}
+
+/// The tests for ARMv7, built once, with a standard library from source, and run with and without NEON.
+fn armv7() -> Vec<Stage> {
+    // An emulated CPU is slow: fewer random cases. The fixed ones all run.
+    let tests = |w: &Workspace, cpu: &str| {
+        let mut command = debian::cargo_build_std(w, "test", debian::ARMV7, "std,panic_abort");
+        command.args(PACKAGE).args(ARMV7_TARGETS);
+        debian::emulate(&mut command, cpu).env("QUICKCHECK_TESTS", "20");
+        command
+    };
+    let build = move |w: &Workspace, log: &mut Log| log.check(tests(w, ARMV7_CPU).arg("--no-run")).map(drop);
+    let with_neon =
+        move |w: &Workspace, log: &mut Log| run_pinned(log, &mut tests(w, ARMV7_CPU), Some("armv7_neon"));
+    // The build holds the kernel; detection finds that the CPU cannot run it.
+    let without_neon = move |w: &Workspace, log: &mut Log| {
+        run_pinned(log, &mut tests(w, ARMV7_CPU_WITHOUT_NEON), None)?;
+        let mut command = tests(w, ARMV7_CPU_WITHOUT_NEON);
+        expect_refused(log, command.env(PIN, "armv7_neon"), "armv7_neon")
+    };
+    vec![
+        Stage::new("armv7-build", "build the tests, ARMv7", build).needs("debian"),
+        Stage::new("armv7-neon", "ARMv7 tests under QEMU", with_neon)
+            .on("armv7_neon", ARMV7_CPU)
+            .needs("armv7-build"),
+        Stage::new("armv7-without-neon", "ARMv7 tests under QEMU", without_neon)
+            .on("portable", ARMV7_CPU_WITHOUT_NEON)
+            .needs("armv7-build"),
+    ]
 }
 
 /// Kernels that this x86 CPU lacks, with their instruction executed in software: `avx_vnni` on a CPU that has AVX2.
