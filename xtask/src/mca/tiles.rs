@@ -221,9 +221,9 @@ mod tests {
         assert_eq!(name(0, &format!("{path}::i8mm::one_row::<{end}>")), (None, String::new()));
         assert_eq!(name(0, &format!("{path}::i8mm::multiply")), (None, String::new()));
         let in_order = format!("{path}::dotprod::tile_in_order::<{end}, 8>");
-        assert_eq!(name(1, &in_order), (Some(8), " in order".into()));
-        assert_eq!(name(2, &format!("{path}::neon::tile_a53::<{end}>")), (None, String::new()));
-        assert_eq!(name(3, &format!("{path}::neon::tile_a53_4")), (Some(4), " a53".into()));
+        assert_eq!(name(2, &in_order), (Some(8), " in order".into()));
+        assert_eq!(name(3, &format!("{path}::neon::tile_a53::<{end}>")), (None, String::new()));
+        assert_eq!(name(4, &format!("{path}::neon::tile_a53_4")), (Some(4), " a53".into()));
     }
 
     /// Two steps of one row by `smmla`: half of the products are of values that do not belong together.
@@ -236,6 +236,7 @@ mod tests {
             )
         };
         let others = loop_of("dotprod", "tile::<End, 4>", "sdot\tv0.4s, v1.16b, v2.4b[0]")
+            + &loop_of("dotprod", "tile_a55::<End, 8>", "sdot\tv0.4s, v1.16b, v2.4b[0]")
             + &loop_of("neon", "tile::<End, 4>", "smull\tv0.8h, v1.8b, v2.8b")
             + &loop_of("neon", "tile_a53::<End, 4>", "smull\tv0.8h, v1.8b, v2.8b");
         let one = "ldr\tq1, [x0], #16\n   4:\tldp\tq2, q3, [x1]\n   8:\tldp\tq4, q5, [x1, #32]\n  \
