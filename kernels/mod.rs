@@ -156,7 +156,7 @@ impl LhsFormat {
 
 /// The per-column constant that a kernel's sum lacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(dead_code, reason = "only one target's kernel has an offset")]
+#[allow(dead_code, reason = "not every target has a kernel with an offset")]
 pub(crate) enum SumOffset {
     /// None: the sum is the dot product.
     None,
