@@ -51,7 +51,7 @@ cfg_if::cfg_if! {
             &neon::KERNEL_A53,
             &portable::KERNEL,
         ];
-        /// The same for machines that have in-order cores only.
+        /// The same for machines whose cores are all of those that the in-order schedules are made for.
         static KERNELS_IN_ORDER: &[&Kernel] = &[
             &i8mm::KERNEL,
             &dotprod::KERNEL_A55,
@@ -70,7 +70,7 @@ cfg_if::cfg_if! {
     }
 }
 
-/// The kernels of this target, best first, for a machine whose cores are all in-order or are not.
+/// The kernels of this target, best first, for a machine whose cores are all of those that in-order schedules are made for, or for another.
 pub(crate) fn kernels(in_order: bool) -> &'static [&'static Kernel] {
     #[cfg(i8gemm_aarch64)]
     if in_order {

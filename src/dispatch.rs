@@ -25,7 +25,7 @@ impl Kernel {
     /// Every kernel compiled into this build, best first, whether or not this CPU can run it.
     ///
     /// On 64-bit ARM a schedule for in-order cores (`neon_dotprod_a55`, `neon_a53`) stands before the ordinary one of the same
-    /// instruction when every core of the machine is in-order, and behind it otherwise.
+    /// instruction when every core of the machine is a Cortex-A53, A35 or A55, and behind it otherwise.
     pub fn all() -> impl Iterator<Item = Self> + Clone {
         kernels::kernels(cores::all_in_order()).iter().map(|kernel| Self(kernel))
     }

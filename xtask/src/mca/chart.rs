@@ -28,7 +28,9 @@ struct Peer {
 
 const PEERS: &str = include_str!("../../data/arm-peers.json");
 
-const SIZE: (u32, u32) = (1200, 1050);
+const WIDTH: u32 = 1200;
+/// Of the panel of one kernel.
+const HEIGHT: u32 = 350;
 const OURS: RGBColor = RGBColor(0x1b, 0x4f, 0x8c);
 const THEIRS: [RGBColor; 4] = [
     RGBColor(0xe6, 0x9f, 0x00),
@@ -40,12 +42,17 @@ const THEIRS: [RGBColor; 4] = [
 pub fn draw(path: &Path, figures: &[Figure]) -> Result<()> {
     let peers = serde_json::from_str::<Peers>(PEERS)?.loops;
     let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
+    // Schedules of one kernel share a panel, as they share a CPU's choice.
+    let family = |name: &str| KERNELS.iter().find(|kernel| kernel.name == name).map(|kernel| kernel.family);
+    let panels: Vec<&str> =
+        KERNELS.iter().filter(|kernel| kernel.name == kernel.family).map(|kernel| kernel.name).collect();
+    let area = SVGBackend::new(path, (WIDTH, HEIGHT * panels.len() as u32)).into_drawing_area();
     area.fill(&WHITE).map_err(|error| failed(&error))?;
-    for (kernel, area) in KERNELS.iter().zip(area.split_evenly((KERNELS.len(), 1))) {
-        let peers: Vec<&Peer> = peers.iter().filter(|peer| peer.kernel == kernel.name).collect();
-        let figures: Vec<&Figure> = figures.iter().filter(|figure| figure.kernel == kernel.name).collect();
-        panel(&area, kernel.name, &figures, &peers).map_err(|error| failed(&error))?;
+    for (kernel, area) in panels.iter().zip(area.split_evenly((panels.len(), 1))) {
+        let peers: Vec<&Peer> = peers.iter().filter(|peer| peer.kernel == *kernel).collect();
+        let figures: Vec<&Figure> =
+            figures.iter().filter(|figure| family(&figure.kernel) == Some(kernel)).collect();
+        panel(&area, kernel, &figures, &peers).map_err(|error| failed(&error))?;
     }
     area.present().map_err(|error| failed(&error))
 }

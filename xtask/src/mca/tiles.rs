@@ -17,6 +17,8 @@ pub enum Feature {
 /// A kernel whose loops are looked at. Its tiles are found: see [`find`].
 pub struct Kernel {
     pub name: &'static str,
+    /// The kernel that it is another schedule of, or itself: one panel of the chart.
+    pub family: &'static str,
     /// What the symbols of its tiles contain.
     symbol: &'static str,
     /// Columns of its tiles.
@@ -29,6 +31,7 @@ pub struct Kernel {
 pub static KERNELS: &[Kernel] = &[
     Kernel {
         name: "neon_i8mm",
+        family: "neon_i8mm",
         symbol: "kernels::aarch64::i8mm::",
         columns: 8,
         feature: Feature::I8mm,
@@ -37,6 +40,7 @@ pub static KERNELS: &[Kernel] = &[
     // The rows that it has no tiles of its own for are those of the next one.
     Kernel {
         name: "neon_dotprod_a55",
+        family: "neon_dotprod",
         symbol: "kernels::aarch64::dotprod::tile_a55",
         columns: 8,
         feature: Feature::Dotprod,
@@ -44,6 +48,7 @@ pub static KERNELS: &[Kernel] = &[
     },
     Kernel {
         name: "neon_dotprod",
+        family: "neon_dotprod",
         symbol: "kernels::aarch64::dotprod::",
         columns: 8,
         feature: Feature::Dotprod,
@@ -52,6 +57,7 @@ pub static KERNELS: &[Kernel] = &[
     // Before the kernel whose module it shares.
     Kernel {
         name: "neon_a53",
+        family: "neon",
         symbol: "kernels::aarch64::neon::tile_a53",
         columns: 4,
         feature: Feature::Neon,
@@ -59,6 +65,7 @@ pub static KERNELS: &[Kernel] = &[
     },
     Kernel {
         name: "neon",
+        family: "neon",
         symbol: "kernels::aarch64::neon::",
         columns: 4,
         feature: Feature::Neon,
