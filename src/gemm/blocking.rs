@@ -39,8 +39,8 @@ impl Depth {
                 LhsFormat::Bytes { .. } => 0,
                 LhsFormat::PackedAsIs | LhsFormat::PackedSigned => kernels::layout::byte_row_stride(k),
             },
-            // Few rows would read the weights too often: at least eight tiles, whatever the depth.
-            max_rows: fit.max(8 * kernel.mr).next_multiple_of(kernel.mr),
+            // Few rows would read the weights too often: at least sixteen tiles, whatever the depth.
+            max_rows: fit.max(16 * kernel.mr).next_multiple_of(kernel.mr),
             mr: kernel.mr,
         }
     }
