@@ -63,6 +63,8 @@ mod dispatch;
 mod element;
 mod error;
 mod gemm;
+#[cfg(feature = "alloc")]
+mod image;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 mod matrix;

@@ -12,6 +12,8 @@
 //! # Ok::<(), i8gemm::Error>(())
 //! ```
 
+#[cfg(feature = "alloc")]
+use crate::{Broadcast, gemm::check_zero_points, image::Nhwc, nn::Filters};
 use crate::{
     Error, FixedPoint, FixedRounding, Lhs, MatMut, Operand, Output, OutputElement, Rhs,
     gemm::{Bias, Kind, check_shape},
@@ -42,10 +44,60 @@ pub fn gemm<'l, 'r, A: Operand, B: Operand, T: OutputElement>(
         for n in 0..out.cols() {
             let sum = dot(&lhs, &rhs, m, n);
             let old = out.get(m, n).unwrap_or(T::from_i32(0));
-            out.set(m, n, finish(sum, output, &lhs, m, n, old));
+            out.set(m, n, finish(sum, output, lhs.row_scales().at(m), n, old));
         }
     }
     Ok(())
+}
+
+/// A convolution of NHWC images with filters, outputs x (inputs / groups) x height x width as PyTorch lays them out, of zero
+/// point 0. With `c` a channel of the group of the output channel `o`, and taps in the padding left out:
+///
+/// ```text
+/// y[n, i, j, o] = output(sum over u, v, c of (x[n, i * stride + u * dilation - padding, j .. v .., c] - zero_point) * w[o, c, u, v])
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] for lengths that are not the shapes'; the errors of the filters and of the output.
+#[cfg(feature = "alloc")]
+pub fn conv2d<A: Operand, T: OutputElement>(
+    x: &[A],
+    shape: Nhwc,
+    zero_point: i32,
+    weights: &[i8],
+    filters: &Filters,
+    output: &Output<T>,
+    y: &mut [T],
+) -> Result<Nhwc, Error> {
+    let (depth, size) = filters.check()?;
+    output.check(filters.outputs)?;
+    check_zero_points::<A>("input zero point", &Broadcast::All(zero_point), 1)?;
+    check_shape("channels of x", filters.inputs, shape.channels)?;
+    check_shape("elements of x", shape.elements()?, x.len())?;
+    check_shape("weights", size * filters.outputs, weights.len())?;
+    let out = filters.window.output(shape, filters.outputs)?;
+    check_shape("elements of y", out.elements()?, y.len())?;
+    let (rows, cols) = (&filters.window.height, &filters.window.width);
+    for (index, y) in y.iter_mut().enumerate() {
+        let (o, place) = (index % out.channels, index / out.channels);
+        let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
+        let first = o / (filters.outputs / filters.groups) * depth;
+        let mut sum = 0i32;
+        for u in 0..rows.size {
+            for v in 0..cols.size {
+                let inside = (rows.pixel(i, u, shape.height), cols.pixel(j, v, shape.width));
+                let (Some(row), Some(column)) = inside else { continue };
+                for c in 0..depth {
+                    let pixel = (n * shape.height + row) * shape.width + column;
+                    let a = x[pixel * shape.channels + first + c].widen() - zero_point;
+                    let w = weights[((o * depth + c) * rows.size + u) * cols.size + v];
+                    sum = sum.wrapping_add(a * i32::from(w));
+                }
+            }
+        }
+        *y = finish(sum, output, 1.0, o, *y);
+    }
+    Ok(out)
 }
 
 /// `sum over k of (lhs[m, k] - za[m]) * (rhs[k, n] - zb[n])`, modulo 2^32: exact for K up to
@@ -60,14 +112,7 @@ fn dot<A: Operand, B: Operand>(lhs: &Lhs<A>, rhs: &Rhs<B>, m: usize, n: usize) -
 }
 
 /// The output element of a sum; `old` is what the output held.
-fn finish<A: Operand, T: OutputElement>(
-    sum: i32,
-    output: &Output<T>,
-    lhs: &Lhs<A>,
-    m: usize,
-    n: usize,
-    old: T,
-) -> T {
+fn finish<T: OutputElement>(sum: i32, output: &Output<T>, row_scale: f32, n: usize, old: T) -> T {
     let (bias_i32, bias_f32) = match output.bias {
         Bias::None => (0, 0.0),
         Bias::I32(bias) => (bias[n], 0.0),
@@ -78,7 +123,7 @@ fn finish<A: Operand, T: OutputElement>(
         Kind::I32 { accumulate: false } => T::from_i32(sum),
         Kind::I32 { accumulate: true } => T::from_i32(old.to_i32().wrapping_add(sum)),
         Kind::F32 { scales, min, max } => {
-            let scale = lhs.row_scales().at(m) * scales.at(n);
+            let scale = row_scale * scales.at(n);
             T::from_f32((sum as f32 * scale + bias_f32).max(*min).min(*max))
         }
         Kind::HalfEven { scales, to } => {

@@ -21,20 +21,31 @@
 
 mod batch_norm;
 mod config;
+mod conv;
+mod depthwise;
 mod embedding;
+mod filters;
 mod gru;
 mod linear;
 mod lstm;
 mod projection;
 mod recurrent;
 mod scratch;
+mod static_config;
+mod static_weights;
+mod taps;
 
 pub use {
+    crate::image::{Nhwc, Window},
     batch_norm::{BatchNorm, fold_batch_norm},
     config::Config,
+    conv::Conv2d,
+    depthwise::DepthwiseConv2d,
     embedding::Embedding,
+    filters::Filters,
     gru::Gru,
     linear::Linear,
     lstm::{Lstm, LstmState},
     recurrent::RecurrentWeights,
+    static_config::StaticConfig,
 };
