@@ -24,6 +24,7 @@
 
 use core::ffi::c_void;
 
+pub(crate) mod add;
 pub(crate) mod depthwise;
 mod drive;
 mod epilogue;

@@ -233,6 +233,16 @@ pub enum Error {
         /// Pixels of the image in that direction, padding included.
         padded: usize,
     },
+    /// A pooling window with a place where all of its taps lie in the padding, or on either side of the image.
+    #[error(
+        "a pooling window has a place that holds none of the image's {pixels} {what}: too much padding, or dilation"
+    )]
+    EmptyWindow {
+        /// `rows` or `columns`.
+        what: &'static str,
+        /// Pixels of the image in that direction.
+        pixels: usize,
+    },
     /// Channels that do not divide into groups.
     #[error("{what}: {channels} do not divide into {groups} groups")]
     Groups {

@@ -13,7 +13,12 @@
 //! ```
 
 #[cfg(feature = "alloc")]
-use crate::{Broadcast, gemm::check_zero_points, image::Nhwc, nn::Filters};
+use crate::{
+    Broadcast,
+    gemm::check_zero_points,
+    image::{Nhwc, Window},
+    nn::Filters,
+};
 use crate::{
     Error, FixedPoint, FixedRounding, Lhs, MatMut, Operand, Output, OutputElement, Rhs,
     gemm::{Bias, Kind, check_shape},
@@ -240,6 +245,89 @@ pub fn requantize(
     index: usize,
 ) -> i32 {
     to_levels((value - from_zero_point) as f32 * scale, zero_point, levels, rounding, index)
+}
+
+/// The sum of two quantized values:
+/// `clamp(rint(f32(a - za) * (sa / so) + f32(b - zb) * (sb / so)) + zo)`, both quotients, both products and the sum of them each
+/// rounded to f32, ties to even. A clamp narrower than the levels comes after it.
+///
+/// ```
+/// use i8gemm::{quant::{Levels, QParams}, reference};
+/// let half = QParams { scale: 0.5, zero_point: 10 };
+/// let unit = QParams { scale: 1.0, zero_point: 0 };
+/// assert_eq!(reference::add([13, 20], [half, unit], unit, Levels::U8), 22); // 1.5 + 20, a tie
+/// ```
+#[must_use]
+pub fn add(values: [i32; 2], inputs: [QParams; 2], output: QParams, levels: Levels) -> i32 {
+    let term = |i: usize| (values[i] - inputs[i].zero_point) as f32 * (inputs[i].scale / output.scale);
+    to_levels(term(0) + term(1), output.zero_point, levels, Rounding::HalfEven, 0)
+}
+
+/// Average pooling of NHWC images, in every channel by itself:
+///
+/// ```text
+/// y[n, i, j, c] = clamp(rint(f32(sum over taps (x - zero_point)) * (input scale / output scale / f32(count))) + output zero point)
+/// ```
+///
+/// Taps in the padding add 0. `count` is the number of taps: all of the window's if `count_padding`, only those inside the image
+/// otherwise. The sum is an exact integer; every operation on f32 is rounded, ties to even.
+///
+/// # Errors
+/// [`Error::Shape`] for lengths that are not the shapes'; the errors of the window.
+#[cfg(feature = "alloc")]
+pub fn average_pool<A: Operand, T: Operand + OutputElement>(
+    x: &[A],
+    shape: Nhwc,
+    window: &Window,
+    count_padding: bool,
+    params: [QParams; 2],
+    y: &mut [T],
+) -> Result<Nhwc, Error> {
+    let [input, output] = params;
+    pool(x, shape, window, y, |taps| {
+        let (inside, sum) =
+            taps.fold((0, 0), |(count, sum), x| (count + 1, sum + (x.widen() - input.zero_point)));
+        let all = window.height.size * window.width.size;
+        let count = if count_padding { all } else { inside };
+        let steps = sum as f32 * (input.scale / output.scale / count as f32);
+        T::from_i32(to_levels(steps, output.zero_point, Levels::of::<T>(), Rounding::HalfEven, 0))
+    })
+}
+
+/// Max pooling of NHWC images: the largest value under the window, in every channel by itself; padding is left out.
+///
+/// # Errors
+/// As [`average_pool`].
+#[cfg(feature = "alloc")]
+pub fn max_pool<A: Operand>(x: &[A], shape: Nhwc, window: &Window, y: &mut [A]) -> Result<Nhwc, Error> {
+    let larger = |a: A, b: A| if b.widen() > a.widen() { b } else { a };
+    pool(x, shape, window, y, |taps| taps.reduce(larger).unwrap_or(A::zeroed()))
+}
+
+/// Each output from the taps inside the image.
+#[cfg(feature = "alloc")]
+fn pool<A: Operand, T>(
+    x: &[A],
+    shape: Nhwc,
+    window: &Window,
+    y: &mut [T],
+    of: impl Fn(&mut dyn Iterator<Item = A>) -> T,
+) -> Result<Nhwc, Error> {
+    let out = window.output(shape, shape.channels)?;
+    check_shape("elements of x", shape.elements()?, x.len())?;
+    check_shape("elements of y", out.elements()?, y.len())?;
+    let (rows, cols) = (&window.height, &window.width);
+    for (index, y) in y.iter_mut().enumerate() {
+        let (c, place) = (index % out.channels, index / out.channels);
+        let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
+        let mut taps = (0..rows.size * cols.size).filter_map(|tap| {
+            let row = rows.pixel(i, tap / cols.size, shape.height)?;
+            let column = cols.pixel(j, tap % cols.size, shape.width)?;
+            Some(x[((n * shape.height + row) * shape.width + column) * shape.channels + c])
+        });
+        *y = of(&mut taps);
+    }
+    Ok(out)
 }
 
 /// tanh as the recurrent layers compute it: a quotient of polynomials in plain f32 arithmetic, within 5e-7 of the exact value

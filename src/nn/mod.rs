@@ -19,6 +19,7 @@
 //! `forward` allocates nothing: scratch is the caller's, of `workspace_size` bytes, and any alignment. It also serves any
 //! call with fewer rows. All errors are found before anything is written.
 
+mod add;
 mod batch_norm;
 mod config;
 mod conv;
@@ -28,15 +29,19 @@ mod filters;
 mod gru;
 mod linear;
 mod lstm;
+mod network;
+mod pool;
 mod projection;
 mod recurrent;
 mod scratch;
 mod static_config;
+mod static_linear;
 mod static_weights;
 mod taps;
 
 pub use {
     crate::image::{Nhwc, Window},
+    add::Add,
     batch_norm::{BatchNorm, fold_batch_norm},
     config::Config,
     conv::Conv2d,
@@ -46,6 +51,12 @@ pub use {
     gru::Gru,
     linear::Linear,
     lstm::{Lstm, LstmState},
+    network::{
+        Activation, Calibration, LayerReport, Network, NetworkConfig, Node, NodeParams, QuantizedNetwork,
+        Report, Weights,
+    },
+    pool::{AveragePool, MaxPool},
     recurrent::RecurrentWeights,
     static_config::StaticConfig,
+    static_linear::StaticLinear,
 };

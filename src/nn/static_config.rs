@@ -148,6 +148,18 @@ impl<'a, T> StaticConfig<'a, T> {
         Self { kernel: Some(kernel), ..self }
     }
 
+    /// Scale and range of an 8-bit output.
+    pub(super) fn bytes(&self) -> (f32, Byte)
+    where
+        T: Operand,
+    {
+        match self.target {
+            Target::Bytes { scale, to } => (scale, to),
+            // Not made for an 8-bit output.
+            Target::Sums | Target::Real { .. } => (1.0, Byte::of::<T>(0)),
+        }
+    }
+
     pub(super) fn chosen_kernel(&self) -> Result<Kernel, Error> {
         let kernel = self.kernel.map_or_else(Kernel::best, Ok)?;
         kernel.check_available()?;
