@@ -25,6 +25,7 @@
 use core::ffi::c_void;
 
 pub(crate) mod depthwise;
+pub(crate) mod depthwise3x3;
 mod drive;
 mod epilogue;
 pub(crate) mod gates;

@@ -30,6 +30,12 @@ impl Case {
                 .stride(sh, sw)
                 .dilation(dh, dw)
                 .padding_each([top, bottom], [left, right]);
+            // The commonest window of all has loops of its own.
+            let window = if depthwise && random.below(3) == 0 {
+                Window::new(3, 3).padding_each([top, bottom], [left, right])
+            } else {
+                window
+            };
             let groups = if depthwise { 1 + random.below(75) } else { 1 + random.below(3) };
             let (inputs, outputs) = if depthwise {
                 (groups, groups * (1 + random.below(8) / 6))
@@ -219,6 +225,10 @@ fn more_than_one_block() {
             let zero = |x| StaticConfig::<i32>::sums(x);
             check::<u8, i32, Conv2d<u8, i32>>(kernel, &case, zero, |_| Output::i32(), 1.0);
             check::<i8, i32, Conv2d<i8, i32>>(kernel, &case, zero, |_| Output::i32(), 1.0);
+            // Parts of a depthwise layer, of an odd number of rows.
+            let filters = Filters::depthwise(inputs, window);
+            let case = Case { filters, ..case };
+            check::<u8, i32, DepthwiseConv2d<u8, i32>>(kernel, &case, zero, |_| Output::i32(), 1.0);
         }
     }
 }
