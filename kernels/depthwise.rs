@@ -30,6 +30,7 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use super::{
     Epilogue, Store,
+    depthwise3x3::ThreeJob,
     epilogue::{
         Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd, finish,
     },
@@ -90,6 +91,9 @@ pub(crate) struct Depthwise {
     /// Safety: the CPU has the kernel's features; otherwise as [`DepthwiseJob`] says.
     #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
     pub run: unsafe fn(&DepthwiseJob),
+    /// For 3 x 3 taps of stride 1, if there is something better. Safety: as `run`, and [`ThreeJob`].
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
+    pub three: Option<unsafe fn(&ThreeJob)>,
 }
 
 /// Channels of the largest block.
@@ -128,10 +132,30 @@ macro_rules! depthwise_functions {
             unsafe { depthwise::run::<$taps>(job) }
         }
 
-        Depthwise { block: depthwise::block::<$taps>(), run }
+        Depthwise { block: depthwise::block::<$taps>(), run, three: None }
     }};
 }
 pub(super) use depthwise_functions;
+
+/// As [`depthwise_functions`], over a kind of [`PairTaps`](super::depthwise3x3::PairTaps).
+#[allow(unused_macros, reason = "not every target has pairs")]
+macro_rules! paired_depthwise_functions {
+    ($taps:ty, $features:literal) => {{
+        use $crate::kernels::depthwise3x3::{self, ThreeJob};
+
+        /// # Safety
+        /// As [`ThreeJob`].
+        #[target_feature(enable = $features)]
+        unsafe fn three(job: &ThreeJob) {
+            // SAFETY: the caller's.
+            unsafe { depthwise3x3::run::<$taps>(job) }
+        }
+
+        Depthwise { three: Some(three), ..depthwise_functions!($taps, $features) }
+    }};
+}
+#[allow(unused_imports, reason = "as above")]
+pub(super) use paired_depthwise_functions;
 
 /// Channels of a block.
 pub(super) const fn block<T: Taps>() -> usize {

@@ -26,6 +26,7 @@ use core::ffi::c_void;
 
 pub(crate) mod add;
 pub(crate) mod depthwise;
+pub(crate) mod depthwise3x3;
 mod drive;
 mod epilogue;
 pub(crate) mod gates;

@@ -88,6 +88,11 @@ impl Axis {
         Self { size, stride: 1, dilation: 1, before: 0, after: 0 }
     }
 
+    /// The same without padding.
+    pub const fn unpadded(self) -> Self {
+        Self { before: 0, after: 0, ..self }
+    }
+
     fn check(&self) -> Result<(), Error> {
         for (what, value) in
             [("window size", self.size), ("stride", self.stride), ("dilation", self.dilation)]

@@ -7,6 +7,7 @@ use common::{Fill, Random, bytes, kernels};
 use i8gemm::{
     FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs,
     Rhs,
+    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window},
     quant::{DynamicQuantizer, Grouping, QParams, Quantizer, Requantizer, Rounding},
     reference,
 };
@@ -176,6 +177,52 @@ fn slices_that_end_at_a_protected_page() {
                     .kernel(kernel)
                     .quantize_into(MatRef::row_major(x, 1, len).unwrap(), q, &mut scale, &mut zero, &mut sum)
                     .unwrap();
+            }
+        }
+    }
+}
+
+/// Convolutions of images, outputs and scratch that lie against protected pages.
+#[test]
+fn images_that_end_at_a_protected_page() {
+    let mut random = Random(4);
+    let [mut images, mut outputs] = [(); 2].map(|()| Guarded::new(8192));
+    let mut workspace = Guarded::new(1 << 18);
+    let unit = QParams { scale: 1.0, zero_point: 3 };
+    let three = Window::new(3, 3);
+    for kernel in kernels() {
+        for window in [Window::new(1, 1), three, three.padding(1, 1), three.stride(2, 2).padding(0, 1)] {
+            for channels in [1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 65] {
+                for at_end in [true, false] {
+                    let shape = Nhwc::new(1, 4, 5, channels);
+                    let filters = Filters::depthwise(channels, window);
+                    let (height, width) = window.output_size(4, 5).unwrap();
+                    let taps = window.size().0 * window.size().1;
+                    let w: Vec<i8> = bytes(&mut random, Fill::Uniform, channels * taps);
+                    let x: Vec<u8> = bytes(&mut random, Fill::Uniform, 20 * channels);
+                    let x = &*images.filled(&x, at_end);
+                    let len = height * width * channels;
+                    let mut expected = vec![0; len];
+                    let output = Output::<u8>::requantize(1.0, 3);
+                    reference::conv2d(x, shape, 3, &w, &filters, &output, &mut expected).unwrap();
+                    let config = StaticConfig::<u8>::new(unit, unit).kernel(kernel);
+                    let layer = DepthwiseConv2d::<u8, u8>::from_quantized(filters, &w, 1.0, None, config);
+                    let layer = layer.unwrap();
+                    let size = layer.workspace_size(shape).unwrap();
+                    let y = outputs.slice::<u8>(len, at_end);
+                    layer.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                    assert_eq!(y, expected, "{kernel}: {channels} {window:?}");
+
+                    // One filter that reads all channels: the same weights, summed over them.
+                    let filters = Filters::new(channels, 1, window);
+                    let mut expected = vec![0; height * width];
+                    reference::conv2d(x, shape, 3, &w, &filters, &output, &mut expected).unwrap();
+                    let layer = Conv2d::<u8, u8>::from_quantized(filters, &w, 1.0, None, config).unwrap();
+                    let size = (layer.workspace_size(shape).unwrap() - 63).next_multiple_of(64);
+                    let y = outputs.slice::<u8>(height * width, at_end);
+                    layer.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                    assert_eq!(y, expected, "{kernel}: {channels} {window:?}");
+                }
             }
         }
     }

@@ -83,51 +83,61 @@ impl Block {
             unsafe { self.depthwise_fma() };
             return self.pointwise();
         }
-        self.depthwise(|a, b, c| a * b + c);
+        self.depthwise();
         self.pointwise();
     }
 
+    /// Four pixels by two vectors of channels at a time, in registers over all taps.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     fn depthwise_fma(&mut self) {
-        self.depthwise(f32::mul_add);
-    }
-
-    /// Four pixels by two vectors of channels at a time, in registers over all taps.
-    #[inline(always)]
-    fn depthwise(&mut self, multiply_add: impl Fn(f32, f32, f32) -> f32) {
+        use core::arch::x86_64::*;
         let (size, channels) = (self.size, self.inputs);
+        let (image, filters, bias) = (self.image.as_ptr(), self.filters.as_ptr(), self.bias.as_ptr());
+        let (low, high) = (_mm256_setzero_ps(), _mm256_set1_ps(6.0));
         for (y, out) in self.between.chunks_exact_mut(size * channels).enumerate() {
             for c in (0..channels).step_by(LANES) {
-                let bias: [f32; LANES] = self.bias[c..][..LANES].try_into().unwrap();
-                let mut x = 0;
-                while x < size {
-                    let mut sums = [bias; PIXELS];
+                for x in (0..size).step_by(PIXELS) {
                     // The last pixels overlap those before.
-                    let first = x.min(size - PIXELS);
-                    for u in 0..3 {
-                        for v in 0..3 {
-                            let filter: [f32; LANES] =
-                                self.filters[(3 * u + v) * channels + c..][..LANES].try_into().unwrap();
-                            let pixel = ((y + u) * (size + 2) + first + v) * channels + c;
-                            let image = &self.image[pixel..][..(PIXELS - 1) * channels + LANES];
+                    let x = x.min(size - PIXELS);
+                    // SAFETY: pixels `x .. x + PIXELS` of row `y` and their neighbours lie inside the padded image, and channels
+                    // `c .. c + LANES` inside a pixel.
+                    unsafe {
+                        let mut sums = [[0, 8].map(|i| _mm256_loadu_ps(bias.add(c + i))); PIXELS];
+                        for tap in 0..9 {
+                            let filter = [0, 8].map(|i| _mm256_loadu_ps(filters.add(tap * channels + c + i)));
+                            let pixel = image.add(((y + tap / 3) * (size + 2) + x + tap % 3) * channels + c);
                             for (p, sums) in sums.iter_mut().enumerate() {
-                                let values: [f32; LANES] = image[p * channels..][..LANES].try_into().unwrap();
-                                for i in 0..LANES {
-                                    sums[i] = multiply_add(values[i], filter[i], sums[i]);
-                                }
+                                let value = pixel.add(p * channels);
+                                sums[0] = _mm256_fmadd_ps(_mm256_loadu_ps(value), filter[0], sums[0]);
+                                sums[1] = _mm256_fmadd_ps(_mm256_loadu_ps(value.add(8)), filter[1], sums[1]);
+                            }
+                        }
+                        for (p, sums) in sums.iter().enumerate() {
+                            let to = out.as_mut_ptr().add((x + p) * channels + c);
+                            for (i, &sum) in sums.iter().enumerate() {
+                                _mm256_storeu_ps(to.add(8 * i), _mm256_min_ps(_mm256_max_ps(sum, low), high));
                             }
                         }
                     }
-                    for (p, sums) in sums.iter().enumerate() {
-                        let out = &mut out[(first + p) * channels + c..][..LANES];
-                        for i in 0..LANES {
-                            out[i] = sums[i].max(0.0).min(6.0);
-                        }
-                    }
-                    x += PIXELS;
                 }
             }
+        }
+    }
+
+    /// The same in whatever vectors the compiler has.
+    fn depthwise(&mut self) {
+        let (size, channels) = (self.size, self.inputs);
+        for (place, out) in self.between.chunks_exact_mut(channels).enumerate() {
+            out.copy_from_slice(&self.bias);
+            for (tap, filter) in self.filters.chunks_exact(channels).enumerate() {
+                let pixel = (place / size + tap / 3) * (size + 2) + place % size + tap % 3;
+                let image = &self.image[pixel * channels..][..channels];
+                for ((out, x), w) in out.iter_mut().zip(image).zip(filter) {
+                    *out += x * w;
+                }
+            }
+            out.iter_mut().for_each(|value| *value = value.clamp(0.0, 6.0));
         }
     }
 
@@ -139,7 +149,7 @@ impl Block {
     }
 }
 
-/// Channels of a tile.
+/// Channels of a tile: two vectors.
 const LANES: usize = 16;
 /// Pixels of a tile.
 const PIXELS: usize = 4;

@@ -14,7 +14,7 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    depthwise::depthwise_functions,
+    depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout,
@@ -54,7 +54,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     row_sums,
     multiply,
     slices: slice_functions!(Lanes512, "avx512f,avx512bw,avx512vnni"),
-    depthwise: depthwise_functions!(Taps512, "avx512f,avx512bw,avx512vnni"),
+    depthwise: paired_depthwise_functions!(Taps512, "avx512f,avx512bw,avx512vnni"),
 };
 
 /// # Safety

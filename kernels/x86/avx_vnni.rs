@@ -13,7 +13,7 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    depthwise::depthwise_functions,
+    depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout,
@@ -66,7 +66,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     row_sums,
     multiply,
     slices: slice_functions!(Lanes256, "avx2"),
-    depthwise: depthwise_functions!(Taps256, "avx2"),
+    depthwise: paired_depthwise_functions!(Taps256, "avx2"),
 };
 
 /// # Safety

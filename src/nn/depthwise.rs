@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::{ffi::c_void, marker::PhantomData, ops::Range};
 
 use super::{
-    Filters, Nhwc, StaticConfig,
+    Filters, Nhwc, StaticConfig, Window,
     scratch::{Carver, Size},
     static_weights::{StaticBias, StaticOutput, StaticWeights},
     taps::{Row, Rows},
@@ -15,6 +15,7 @@ use crate::{
     kernels::{
         Epilogue, Param,
         depthwise::{self, DepthwiseJob, Run, Tap},
+        depthwise3x3::{self, ThreeJob},
     },
     parallel::run_parts,
     quant::QParams,
@@ -48,6 +49,8 @@ pub struct DepthwiseConv2d<A, T> {
     weights: Vec<i16>,
     /// Weights of one of them.
     stride: usize,
+    /// The same for two rows of output at a time, if the window and the kernel are of the kind; see [`depthwise3x3`].
+    three: Option<Vec<i16>>,
     /// Minus the sum of an output channel's weights: times the input's zero point, what padding and zero points come to.
     zero_factor: Vec<i32>,
     output: StaticOutput<T>,
@@ -119,8 +122,30 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
             let weight = |c: usize, t: usize| weights.values[(c * multiplier + j) * taps + t];
             depthwise::pack_weights(block, channels, taps, weight, packed);
         }
+        let plain =
+            Window { height: filters.window.height.unpadded(), width: filters.window.width.unpadded() };
+        let pairs = kernel.0.depthwise.three.is_some() && multiplier == 1 && channels >= block;
+        let three = if pairs && plain == Window::new(3, 3) {
+            let len = depthwise3x3::weights_len(block, channels).ok_or(overflow)?;
+            let mut packed = alloc::vec![0i16; len];
+            depthwise3x3::pack_weights(block, channels, |c, t| weights.values[c * taps + t], &mut packed);
+            Some(packed)
+        } else {
+            None
+        };
         let (input, element) = (config.input, PhantomData);
-        Ok(Self { filters, multiplier, weights: packed, stride, zero_factor, output, input, kernel, element })
+        Ok(Self {
+            filters,
+            multiplier,
+            weights: packed,
+            stride,
+            three,
+            zero_factor,
+            output,
+            input,
+            kernel,
+            element,
+        })
     }
 
     /// What the filters read and write.
@@ -295,8 +320,40 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
             bias,
             store,
         };
-        for row in rows {
+        let mut row = rows.start;
+        while row < rows.end {
             let (n, y) = (row / self.out.height, row % self.out.height);
+            if let (Some(three), Some(weights)) = (layer.kernel.0.depthwise.three, &layer.three) {
+                // Two rows of an image; a last one is done with the row before it, again.
+                let pair = if y + 1 < self.out.height && row + 1 < rows.end {
+                    Some(0)
+                } else {
+                    (y > 0 && row > rows.start).then_some(1)
+                };
+                if let Some(back) = pair {
+                    let (row_stride, first) = (self.out.width * self.out.channels, row - back);
+                    // SAFETY: rows lie inside the image or are padding; both rows of output belong to this part.
+                    unsafe {
+                        three(&ThreeJob {
+                            rows: self.image.rows(&layer.filters.window, n, y - back),
+                            width: self.image.shape.width,
+                            before: layer.filters.window.width.before,
+                            zeros: self.image.zeros.as_ptr(),
+                            pixels: self.out.width,
+                            channels,
+                            unsigned: A::MIN == 0,
+                            weights: weights.as_ptr(),
+                            epilogue: &epilogue,
+                            first_col: 0,
+                            out: self.y.add(first * row_stride).cast::<c_void>(),
+                            out_row_stride: row_stride,
+                            out_pixel_stride: self.out.channels,
+                        });
+                    }
+                    row = first + 2;
+                    continue;
+                }
+            }
             self.rows.fill(&self.image, n, y, taps, runs);
             for j in 0..layer.multiplier {
                 // SAFETY: taps lie inside the image or the row of zero points; the row of output belongs to this part.
@@ -315,6 +372,7 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
                     });
                 }
             }
+            row += 1;
         }
     }
 }

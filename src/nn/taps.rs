@@ -28,6 +28,21 @@ pub(super) struct Rows<'a> {
     pub zeros: &'a [u8],
 }
 
+impl Rows<'_> {
+    /// Four rows of image `n`, from the first that a window of stride and dilation 1 reads for row `y` of output.
+    pub fn rows(&self, window: &Window, n: usize, y: usize) -> [Tap; 4] {
+        let Self { x, shape, zeros } = self;
+        [0, 1, 2, 3].map(|tap| match window.height.pixel(y, tap, shape.height) {
+            // An image without columns has rows without pixels.
+            Some(row) => {
+                let at = (n * shape.height + row) * shape.width * shape.channels;
+                Tap { ptr: x[at..].as_ptr(), step: shape.channels }
+            }
+            None => Tap { ptr: zeros.as_ptr(), step: 0 },
+        })
+    }
+}
+
 impl Row {
     pub fn new(window: &Window, shape: Nhwc, out: Nhwc) -> Result<Self, Error> {
         let Axis { size, stride, dilation, before, .. } = window.width;
