@@ -3,6 +3,11 @@
 
 mod common;
 
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
 use common::{Random, kernels};
 use i8gemm::{
     Error, Lhs, MatMut, MatRef, Output, OutputElement, Rhs,
@@ -13,6 +18,30 @@ use i8gemm::{
     quant::{Calibrator, Histogram, Levels, MinMax, MovingAverage, NonFinite, Observer, QParams, Rounding},
     reference,
 };
+
+/// The system's allocator, which counts the calls of each thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// Size, stride and padding of a square window.
 #[derive(Clone, Copy)]
@@ -412,7 +441,9 @@ fn forward(quantized: &QuantizedNetwork, x: &[f32]) -> Vec<f32> {
     let batch = x.len() / quantized.inputs();
     let mut y = vec![f32::NAN; batch * quantized.outputs()];
     let mut scratch = vec![0xA5; quantized.workspace_size(batch).unwrap()];
+    let before = ALLOCATIONS.get();
     quantized.forward(x, &mut y, &mut scratch).unwrap();
+    assert_eq!(ALLOCATIONS.get(), before, "forward allocates");
     y
 }
 
@@ -428,7 +459,9 @@ fn integers_are_the_reference_to_the_bit() -> Result<(), Error> {
     let layers = layers(&mut random);
     let (network, nodes) = build(&layers)?;
     let x = reals(&mut random, 3 * network.inputs(), 1.5);
+    let before = ALLOCATIONS.get();
     let found = calibrated(&network, &x);
+    assert!(ALLOCATIONS.get() > before, "allocations are counted");
     // What training has learned, of one kind or the other, for some of the layers.
     let mut learned = found.clone();
     learned[0].output = QParams { scale: 0.01, zero_point: 120 };

@@ -1,7 +1,13 @@
-//! Layers: compositions of the product and of quantization, for a network trained in f32 (post-training dynamic quantization).
+//! Layers: compositions of the product and of quantization, for a network trained in f32.
+//!
+//! *Dynamic* quantization needs no data: activations come and leave as f32, and each is measured as it comes. *Static*
+//! quantization knows the range of every activation before: calibration has seen some data, or training has learned it. Then
+//! whatever flows between layers is i8 or u8. [`Network`] does that to a network as a whole.
+//!
+//! # Dynamic
 //!
 //! Weights become narrow symmetric i8 when a layer is made, one scale for each output channel, and are packed once.
-//! Activations come and leave as f32; on the way in each row becomes u8 with a scale and zero point of its own
+//! On the way in each row of activations becomes u8 with a scale and zero point of its own
 //! ([`DynamicQuantizer`](crate::quant::DynamicQuantizer)). The product is exact, so every kernel gives the same bits.
 //!
 //! *Batch*: rows that do not know of each other. *Sequence*: T steps, one after the other; its matrix has T * batch rows, row
@@ -15,6 +21,23 @@
 //! | [`Gru`] | 3H x in, 3H x H, gates r, z, n | layers of gated recurrent units, in one or both directions |
 //! | [`Embedding`] | rows x features | rows of a table of 8 or 4 bits, as f32 |
 //! | [`fold_batch_norm`] | output channels first | the layer before it and the normalization as one layer |
+//!
+//! # Static
+//!
+//! Images are NHWC ([`Nhwc`]); weights keep PyTorch's order. [`StaticConfig`] holds the scales and zero points of a layer's input and
+//! output, and how its weights are quantized: to 8, 4 or 2 bits, with a scale for each output channel, for all, or with scales
+//! that are given.
+//!
+//! | | computes |
+//! |---|---|
+//! | [`Conv2d`] | convolutions, in groups or not |
+//! | [`DepthwiseConv2d`] | convolutions of each channel by itself |
+//! | [`StaticLinear`] | `x W^T + bias` |
+//! | [`Add`] | the sum of two tensors with scales of their own |
+//! | [`AveragePool`], [`MaxPool`] | the average and the largest of pixels |
+//! | [`Network`] | all of them: built in f32, observed, calibrated, converted to a [`QuantizedNetwork`], compared in a [`Report`] |
+//!
+//! # Everywhere
 //!
 //! `forward` allocates nothing: scratch is the caller's, of `workspace_size` bytes, and any alignment. It also serves any
 //! call with fewer rows. All errors are found before anything is written.
