@@ -216,3 +216,59 @@ unsafe fn copy(from: *const u8, to: *mut u8, count: usize, flip: u8) {
         }
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::{Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs, Rhs, Sequential};
+
+    /// Patches as a matrix of their own give the same product, with zero points of both operands and in several blocks.
+    #[test]
+    fn patches_are_rows() -> Result<(), Error> {
+        let shape = Nhwc::new(1, 30, 31, 7);
+        let window = Window::new(3, 4).padding(1, 2).stride(1, 1).dilation(2, 1);
+        let byte = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
+        let x: Vec<u8> = (0..shape.elements()?).map(byte).collect();
+        let patches = Patches::new(&x, shape, &window, 1..6, 9)?;
+        let (m, k, n) = (patches.bytes.rows(), patches.k(), 11);
+        let mut matrix = vec![0u8; m * k];
+        // SAFETY: the matrix has room for every patch.
+        unsafe { patches.bytes.gather(0..m, 0, matrix.as_mut_ptr(), k) };
+        // One value by its definition: patch (10, 20), tap (2, 3), channel 4 of 1..6.
+        let pixel = (10 + 2 * 2 - 1) * 31 + 20 + 3 - 2;
+        assert_eq!(matrix[(10 * patches.bytes.out.width + 20) * k + (2 * 4 + 3) * 5 + 4], x[pixel * 7 + 5]);
+        assert!(matrix[..5].iter().all(|&value| value == 9));
+
+        let w: Vec<i8> = (0..k * n).map(|i| byte(i + 1000) as i8).collect();
+        let rhs = Rhs::new(MatRef::row_major(&w, k, n)?).zero_point(5);
+        for kernel in Kernel::available() {
+            let weights = PackedRhs::pack_for(kernel, rhs)?;
+            let gemm = Gemm::new(&weights, Output::i32())?;
+            let mut scratch = gemm.workspace(m)?;
+            let (mut y, mut expected) = (vec![0; m * n], vec![0; m * n]);
+            let out = MatMut::row_major(&mut expected, m, n)?;
+            gemm.run(Lhs::new(MatRef::row_major(&matrix, m, k)?).zero_point(9), out, &mut scratch)?;
+            gemm.run_patches(&Sequential, &patches, MatMut::row_major(&mut y, m, n)?, &mut scratch)?;
+            assert_eq!(y, expected, "{kernel}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn images_that_are_matrices() -> Result<(), Error> {
+        let x = [0u8; 4 * 6 * 8 * 3];
+        let stride = |shape: Nhwc, window: Window| -> Result<Option<usize>, Error> {
+            let elements = shape.elements()?;
+            Ok(Patches::new(&x[..elements], shape, &window, 0..shape.channels, 0)?.row_stride())
+        };
+        let image = Nhwc::new(4, 6, 8, 3);
+        assert_eq!(stride(image, Window::new(1, 1))?, Some(3));
+        assert_eq!(stride(image, Window::new(1, 1).padding(0, 1))?, None);
+        assert_eq!(stride(image, Window::new(1, 1).stride(1, 2))?, Some(6));
+        assert_eq!(stride(image, Window::new(1, 1).stride(2, 1))?, None);
+        assert_eq!(stride(image, Window::new(6, 8))?, Some(6 * 8 * 3));
+        assert_eq!(stride(image, Window::new(2, 8).stride(2, 1))?, Some(2 * 8 * 3));
+        assert_eq!(stride(image, Window::new(3, 7))?, None);
+        Ok(())
+    }
+}
