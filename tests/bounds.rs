@@ -7,8 +7,8 @@ use common::{Fill, Random, bytes, kernels};
 use i8gemm::{
     FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs,
     Rhs,
-    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window},
-    quant::{DynamicQuantizer, Grouping, QParams, Quantizer, Requantizer, Rounding},
+    nn::{Add, AveragePool, Conv2d, DepthwiseConv2d, Filters, MaxPool, Nhwc, StaticConfig, Window},
+    quant::{DynamicQuantizer, Grouping, Levels, QParams, Quantizer, Requantizer, Rounding},
     reference,
 };
 
@@ -177,6 +177,52 @@ fn slices_that_end_at_a_protected_page() {
                     .kernel(kernel)
                     .quantize_into(MatRef::row_major(x, 1, len).unwrap(), q, &mut scale, &mut zero, &mut sum)
                     .unwrap();
+            }
+        }
+    }
+}
+
+/// Sums and pools whose inputs and outputs lie against protected pages.
+#[test]
+fn layers_that_end_at_a_protected_page() {
+    let mut random = Random(6);
+    let [mut left, mut right, mut outputs] = [(); 3].map(|()| Guarded::new(8192));
+    let mut workspace = Guarded::new(4096);
+    let (half, unit) = (QParams { scale: 0.5, zero_point: 9 }, QParams { scale: 1.0, zero_point: 3 });
+    let window = Window::new(2, 3).padding(1, 1);
+    for kernel in kernels() {
+        let config = StaticConfig::<u8>::new(half, unit).kernel(kernel);
+        let add = Add::<u8, u8>::new(unit, config).unwrap();
+        let (average, max) =
+            (AveragePool::<u8, u8>::new(window, config).unwrap(), MaxPool::new(window).unwrap());
+        for len in 0..200 {
+            for at_end in [true, false] {
+                let [a, b]: [Vec<u8>; 2] = [(); 2].map(|()| bytes(&mut random, Fill::Uniform, len));
+                let (a, b) = (left.filled(&a, at_end), right.filled(&b, at_end));
+                let y = outputs.slice::<u8>(len, at_end);
+                add.forward(a, b, y).unwrap();
+                for i in 0..len {
+                    let values = [a[i].into(), b[i].into()];
+                    let sum = reference::add(values, [half, unit], unit, Levels::U8);
+                    assert_eq!(i32::from(y[i]), sum, "{kernel}: {i} of {len}");
+                }
+            }
+        }
+        for channels in [1, 3, 4, 8, 15, 16, 17, 33, 64, 70] {
+            for at_end in [true, false] {
+                let shape = Nhwc::new(1, 3, 4, channels);
+                let x: Vec<u8> = bytes(&mut random, Fill::Uniform, shape.elements().unwrap());
+                let x = &*left.filled(&x, at_end);
+                let out = average.output_shape(shape).unwrap();
+                let mut expected = vec![0u8; out.elements().unwrap()];
+                let y = outputs.slice::<u8>(expected.len(), at_end);
+                let size = average.workspace_size(shape).unwrap().next_multiple_of(64);
+                average.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                reference::average_pool(x, shape, &window, true, [half, unit], &mut expected).unwrap();
+                assert_eq!(y, expected, "{kernel}: average of {channels}");
+                max.forward(x, shape, y).unwrap();
+                reference::max_pool(x, shape, &window, &mut expected).unwrap();
+                assert_eq!(y, expected, "largest of {channels}");
             }
         }
     }

@@ -7,7 +7,7 @@ use super::{
     slots::{Output, Slots},
 };
 use crate::{
-    Error, Kernel, MatMut, MatRef, OutputElement, Workspace,
+    Error, Executor, Kernel, MatMut, MatRef, OutputElement, Sequential, Workspace,
     gemm::check_shape,
     nn::{
         Add, AveragePool, Conv2d, DepthwiseConv2d, MaxPool, Nhwc, StaticLinear,
@@ -60,22 +60,29 @@ pub(super) enum Weighted<T> {
 }
 
 impl<T: OutputElement> Weighted<T> {
-    fn workspace_size(&self, shape: Nhwc) -> Result<usize, Error> {
+    fn workspace_size(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
         match self {
-            Self::Conv(conv) => conv.workspace_size(shape),
-            Self::Depthwise(conv) => conv.workspace_size(shape),
-            Self::Linear(linear) => linear.workspace_size(shape.pixels()?),
+            Self::Conv(conv) => conv.workspace_size_with(shape, executor),
+            Self::Depthwise(conv) => conv.workspace_size_with(shape, executor),
+            Self::Linear(linear) => linear.workspace_size_with(shape.pixels()?, executor),
         }
     }
 
-    fn forward(&self, x: &[u8], shape: Nhwc, y: &mut [T], scratch: &mut [u8]) -> Result<(), Error> {
+    fn forward(
+        &self,
+        executor: &impl Executor,
+        x: &[u8],
+        shape: Nhwc,
+        y: &mut [T],
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
         match self {
-            Self::Conv(conv) => conv.forward(x, shape, y, scratch).map(|_| ()),
-            Self::Depthwise(conv) => conv.forward(x, shape, y, scratch).map(|_| ()),
+            Self::Conv(conv) => conv.forward_with(executor, x, shape, y, scratch).map(|_| ()),
+            Self::Depthwise(conv) => conv.forward_with(executor, x, shape, y, scratch).map(|_| ()),
             Self::Linear(linear) => {
                 let rows = shape.pixels()?;
                 let out = MatMut::row_major(y, rows, linear.outputs())?;
-                linear.forward(MatRef::row_major(x, rows, linear.inputs())?, out, scratch)
+                linear.forward_with(executor, MatRef::row_major(x, rows, linear.inputs())?, out, scratch)
             }
         }
     }
@@ -93,10 +100,10 @@ impl Step {
     }
 
     /// Scratch for inputs of that shape.
-    pub fn workspace_size(&self, shape: Nhwc) -> Result<usize, Error> {
+    pub fn workspace_size(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
         match &self.layer {
-            Integer::Filters(layer) => layer.workspace_size(shape),
-            Integer::Last(layer) => layer.workspace_size(shape),
+            Integer::Filters(layer) => layer.workspace_size(shape, executor),
+            Integer::Last(layer) => layer.workspace_size(shape, executor),
             Integer::Average(pool) => pool.workspace_size(shape),
             Integer::Input | Integer::Add(_) | Integer::Max(_) | Integer::Flatten => Ok(0),
         }
@@ -105,6 +112,7 @@ impl Step {
     /// Computes the output from inputs of that shape.
     pub fn run(
         &self,
+        executor: &impl Executor,
         inputs: [&[u8]; 2],
         shape: Nhwc,
         y: &mut [u8],
@@ -114,8 +122,8 @@ impl Step {
         let [x, other] = inputs;
         match &self.layer {
             Integer::Input => {}
-            Integer::Filters(layer) => layer.forward(x, shape, y, scratch)?,
-            Integer::Last(layer) => layer.forward(x, shape, real, scratch)?,
+            Integer::Filters(layer) => layer.forward(executor, x, shape, y, scratch)?,
+            Integer::Last(layer) => layer.forward(executor, x, shape, real, scratch)?,
             Integer::Add(add) => add.forward(x, other, y)?,
             Integer::Average(pool) => {
                 pool.forward(x, shape, y, scratch)?;
@@ -185,9 +193,17 @@ impl QuantizedNetwork {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size(&self, batch: usize) -> Result<usize, Error> {
+        self.workspace_size_with(batch, &Sequential)
+    }
+
+    /// Bytes of scratch that [`QuantizedNetwork::forward_with`] needs on that executor.
+    ///
+    /// # Errors
+    /// As [`QuantizedNetwork::workspace_size`].
+    pub fn workspace_size_with(&self, batch: usize, executor: &impl Executor) -> Result<usize, Error> {
         let mut most = 0;
         for step in &self.steps {
-            most = most.max(step.workspace_size(self.input_shape(step, batch))?);
+            most = most.max(step.workspace_size(self.input_shape(step, batch), executor)?);
         }
         Size::default().add::<u8>(self.activation_bytes(batch)?, 1)?.total(most)
     }
@@ -215,12 +231,27 @@ impl QuantizedNetwork {
     /// [`Error::Shape`] when `x` is not a whole number of examples or `out` does not hold as many; [`Error::BufferTooSmall`] for
     /// the scratch. Nothing has been written to `out` then.
     pub fn forward(&self, x: &[f32], out: &mut [f32], scratch: &mut [u8]) -> Result<(), Error> {
-        self.run(x, out, scratch, |_, _| Ok(()))
+        self.forward_with(&Sequential, x, out, scratch)
     }
 
-    /// As [`QuantizedNetwork::forward`], and shows the output of every node.
+    /// As [`QuantizedNetwork::forward`], each convolution and linear layer in parts on the threads of an executor.
+    ///
+    /// # Errors
+    /// As [`QuantizedNetwork::forward`]; the scratch must have [`QuantizedNetwork::workspace_size_with`] bytes.
+    pub fn forward_with(
+        &self,
+        executor: &impl Executor,
+        x: &[f32],
+        out: &mut [f32],
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        self.run(executor, x, out, scratch, |_, _| Ok(()))
+    }
+
+    /// As [`QuantizedNetwork::forward_with`], and shows the output of every node.
     pub(super) fn run(
         &self,
+        executor: &impl Executor,
         x: &[f32],
         out: &mut [f32],
         scratch: &mut [u8],
@@ -228,7 +259,7 @@ impl QuantizedNetwork {
     ) -> Result<(), Error> {
         let batch = batch_of(x.len(), self.inputs())?;
         check_shape("elements of out", batch * self.outputs(), out.len())?;
-        let mut carver = Carver::new(scratch, self.workspace_size(batch)?)?;
+        let mut carver = Carver::new(scratch, self.workspace_size_with(batch, executor)?)?;
         let arena: &mut [u8] = carver.take(self.activation_bytes(batch)?, 1)?;
         let scratch = carver.rest();
         for (index, step) in self.steps.iter().enumerate() {
@@ -238,14 +269,16 @@ impl QuantizedNetwork {
             match &step.layer {
                 Integer::Input => step.quantizer(self.kernel).quantize(x, &mut arena[range(index)])?,
                 Integer::Flatten => {}
-                Integer::Last(_) => step.run([&arena[range(a)]; 2], shape, &mut [], out, scratch)?,
+                Integer::Last(_) => {
+                    step.run(executor, [&arena[range(a)]; 2], shape, &mut [], out, scratch)?
+                }
                 Integer::Add(_) if a != b && range(a) != range(b) => {
                     let [x, other, y] = disjoint(arena, [range(a), range(b), range(index)])?;
-                    step.run([x, other], shape, y, &mut [], scratch)?;
+                    step.run(executor, [x, other], shape, y, &mut [], scratch)?;
                 }
                 _ => {
                     let [x, y] = disjoint(arena, [range(a), range(index)])?;
-                    step.run([x; 2], shape, y, &mut [], scratch)?;
+                    step.run(executor, [x; 2], shape, y, &mut [], scratch)?;
                 }
             }
             let values = match &step.layer {

@@ -8,7 +8,7 @@ use super::{
     integer::{Integer, Step, Values},
 };
 use crate::{
-    Error, Workspace,
+    Error, Sequential, Workspace,
     gemm::{check_len, check_shape},
     nn::Nhwc,
 };
@@ -73,7 +73,7 @@ impl QuantizedNetwork {
         let mut layers = Vec::with_capacity(self.steps.len());
         let mut out = vec![0.0; batch * self.outputs()];
         let mut scratch = self.workspace(batch)?;
-        self.run(x, &mut out, &mut scratch, |index, values| {
+        self.run(&Sequential, x, &mut out, &mut scratch, |index, values| {
             let (step, expected) = (&self.steps[index], &expected[index]);
             let sqnr_db = match values {
                 Values::Real(real) => sqnr(expected, real),
@@ -100,14 +100,14 @@ impl QuantizedNetwork {
         let [a, b] = quantized;
         let (a, b) = (a?, b?);
         let values = batch * step.values();
-        let mut scratch = Workspace::with_size(step.workspace_size(shape)?);
+        let mut scratch = Workspace::with_size(step.workspace_size(shape, &Sequential)?);
         if let Integer::Last(_) = step.layer {
             let mut real = vec![0.0; values];
-            step.run([&a, &b], shape, &mut [], &mut real, &mut scratch)?;
+            step.run(&Sequential, [&a, &b], shape, &mut [], &mut real, &mut scratch)?;
             return Ok(real);
         }
         let mut bytes = vec![0u8; values];
-        step.run([&a, &b], shape, &mut bytes, &mut [], &mut scratch)?;
+        step.run(&Sequential, [&a, &b], shape, &mut bytes, &mut [], &mut scratch)?;
         self.real(step, &bytes)
     }
 
