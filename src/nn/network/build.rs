@@ -22,13 +22,14 @@ pub struct Weights<'a> {
     values: &'a [f32],
     bias: Option<&'a [f32]>,
     norm: Option<BatchNorm<'a>>,
+    nchw: bool,
 }
 
 impl<'a> Weights<'a> {
     /// In PyTorch's order, output channels first.
     #[must_use]
     pub fn new(values: &'a [f32]) -> Self {
-        Self { values, bias: None, norm: None }
+        Self { values, bias: None, norm: None, nchw: false }
     }
 
     /// One value for each output channel.
@@ -41,6 +42,13 @@ impl<'a> Weights<'a> {
     #[must_use]
     pub fn batch_norm(self, norm: BatchNorm<'a>) -> Self {
         Self { norm: Some(norm), ..self }
+    }
+
+    /// Of a linear layer that PyTorch trained behind its own flattening of NCHW images: columns are put in the order of NHWC. Without
+    /// effect on other layers.
+    #[must_use]
+    pub fn flattened_nchw(self) -> Self {
+        Self { nchw: true, ..self }
     }
 
     /// Weights and bias, checked, with the normalization folded in.
@@ -133,7 +141,19 @@ impl Network {
         check_shape("channels of the input", filters.inputs, shape.channels)?;
         let (_, size) = filters.check()?;
         let out = filters.window.output(shape, filters.outputs)?;
-        let (weights, bias) = weights.folded(filters.outputs, size)?;
+        let nchw = weights.nchw;
+        let (mut weights, bias) = weights.folded(filters.outputs, size)?;
+        let op = self.op(input)?;
+        if let (true, Kind::Linear, Layer::Flatten) = (nchw, kind, &op.layer) {
+            let Nhwc { height, width, channels, .. } = self.nodes[op.inputs[0]].shape;
+            let pixels = height * width;
+            for row in weights.chunks_exact_mut(size) {
+                let trained = row.to_owned();
+                for (i, w) in row.iter_mut().enumerate() {
+                    *w = trained[i % channels * pixels + i / channels];
+                }
+            }
+        }
         self.push(Layer::Filters(Trained { kind, filters, weights, bias }), [input.0; 2], out, activation)
     }
 
@@ -182,8 +202,7 @@ impl Network {
         self.push(layer, [input.0; 2], pool::pooled(&window, shape)?, Activation::None)
     }
 
-    /// An image as one pixel of height * width * channels features, in the order of NHWC. Weights of a linear layer that PyTorch
-    /// trained behind its own `flatten` of NCHW images have to be put in that order.
+    /// An image as one pixel of height * width * channels features, in the order of NHWC; see [`Weights::flattened_nchw`].
     ///
     /// # Errors
     /// [`Error::Index`].
