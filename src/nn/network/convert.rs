@@ -104,6 +104,7 @@ impl Network {
     pub fn convert(&self, params: &[NodeParams], config: NetworkConfig) -> Result<QuantizedNetwork, Error> {
         check_len("parameters of nodes", params.len(), self.nodes.len())?;
         let kernel = config.kernel.map_or_else(Kernel::best, Ok)?;
+        kernel.check_available()?;
         let mut steps: Vec<Step> = Vec::with_capacity(self.nodes.len());
         for (index, (op, params)) in self.nodes.iter().zip(params).enumerate() {
             let of = |input: usize| steps.get(op.inputs[input]).map_or(params.output, |step| step.params);
