@@ -187,7 +187,7 @@ fn every_window_on_every_kernel() {
     for _ in 0..cases() {
         let case = Case::random(&mut random, false);
         for kernel in kernels() {
-            if case.seed % 2 == 0 {
+            if case.seed.is_multiple_of(2) {
                 check_all::<u8>(kernel, &case, false);
             } else {
                 check_all::<i8>(kernel, &case, false);
@@ -202,7 +202,7 @@ fn every_depthwise_window_on_every_kernel() {
     for _ in 0..cases() {
         let case = Case::random(&mut random, true);
         for kernel in kernels() {
-            if case.seed % 2 == 0 {
+            if case.seed.is_multiple_of(2) {
                 check_all::<u8>(kernel, &case, true);
             } else {
                 check_all::<i8>(kernel, &case, true);
