@@ -59,7 +59,7 @@ use crate::{Error, gemm::check_shape};
 ///
 /// // Which layer hurts?
 /// let report = quantized.report(&net, &data)?;
-/// assert!(report.layers.iter().all(|layer| layer.sqnr_db > 30.0), "{report}");
+/// assert!(report.worst().is_some_and(|layer| layer.alone_db > 30.0), "{report}");
 /// # Ok::<(), i8gemm::Error>(())
 /// ```
 #[derive(Debug, Clone)]

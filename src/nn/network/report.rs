@@ -38,6 +38,16 @@ pub struct LayerReport {
     pub alone_db: f64,
 }
 
+impl Report {
+    /// The layer that hurts most: the one with the least signal to noise when it alone is quantized. `None` for a network of no
+    /// layers.
+    #[must_use]
+    pub fn worst(&self) -> Option<&LayerReport> {
+        let layers = self.layers.iter().skip(1);
+        layers.min_by(|a, b| a.alone_db.total_cmp(&b.alone_db))
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
