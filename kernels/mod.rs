@@ -24,6 +24,9 @@
 
 use core::ffi::c_void;
 
+pub(crate) mod add;
+pub(crate) mod depthwise;
+pub(crate) mod depthwise3x3;
 mod drive;
 mod epilogue;
 pub(crate) mod gates;
@@ -126,6 +129,9 @@ pub(crate) struct Kernel {
     pub multiply: unsafe fn(job: &Job),
     /// Functions on slices of numbers, for the same CPUs.
     pub slices: slices::Slices,
+    /// Depthwise convolution, for the same CPUs.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
+    pub depthwise: depthwise::Depthwise,
 }
 
 /// What a kernel reads as `lhs`.

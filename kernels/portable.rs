@@ -10,6 +10,7 @@
 
 use super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    depthwise::{Tap, Taps, depthwise_functions},
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     lanes::{Lanes, PlainRange},
@@ -36,6 +37,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     row_sums,
     multiply,
     slices: slice_functions!(Scalar4),
+    depthwise: depthwise_functions!(ScalarTaps),
 };
 
 /// # Safety
@@ -106,6 +108,38 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
             }
         }
         finish::<Scalar4, E, R, 1>(sums, end);
+    }
+}
+
+/// Depthwise convolution, of 8 channels at a time.
+pub(super) struct ScalarTaps;
+
+// SAFETY: 8 bytes of each tap and 16 weights are read.
+unsafe impl Taps for ScalarTaps {
+    type V = Scalar4;
+
+    #[inline(always)]
+    unsafe fn add<const UNSIGNED: bool, const R: usize>(
+        a: Tap,
+        b: Tap,
+        weights: *const i16,
+        sums: &mut [[[i32; 4]; 2]; R],
+    ) {
+        let widen = |byte: u8| if UNSIGNED { i32::from(byte) } else { i32::from(byte as i8) };
+        // SAFETY: the caller's.
+        unsafe {
+            let weights = weights.cast::<[i16; 16]>().read_unaligned().map(i32::from);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let [a, b] = [a, b].map(|tap| tap.ptr.add(r * tap.step).cast::<[u8; 8]>().read_unaligned());
+                for q in 0..2 {
+                    for i in 0..4 {
+                        let c = 4 * q + i;
+                        let pair = widen(a[c]) * weights[2 * c] + widen(b[c]) * weights[2 * c + 1];
+                        sums[q][i] = sums[q][i].wrapping_add(pair);
+                    }
+                }
+            }
+        }
     }
 }
 

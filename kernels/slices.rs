@@ -10,7 +10,7 @@
 
 use core::mem::MaybeUninit;
 
-use super::{FixedPoint, Param, gates::CellJob, lanes::Lanes};
+use super::{FixedPoint, Param, add::AddJob, gates::CellJob, lanes::Lanes};
 
 /// How a number of steps becomes an integer.
 ///
@@ -154,12 +154,15 @@ pub(crate) struct Slices {
     pub lstm: unsafe fn(&CellJob),
     #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
     pub gru: unsafe fn(&CellJob),
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
+    pub add: unsafe fn(&AddJob),
 }
 
 /// A table of [`Slices`] over a kind of [`Lanes`], compiled for the CPU features named.
 macro_rules! slice_functions {
     ($lanes:ty $(, $features:literal)?) => {{
         use $crate::kernels::{
+            add::{self, AddJob},
             gates::{self, CellJob},
             slices::{self, DequantizeJob, Extent, QuantizeJob, Slices},
         };
@@ -204,7 +207,15 @@ macro_rules! slice_functions {
             unsafe { gates::gru::<$lanes>(job) }
         }
 
-        Slices { quantize, dequantize, extent, lstm, gru }
+        /// # Safety
+        /// As [`AddJob`].
+        $(#[target_feature(enable = $features)])?
+        unsafe fn add(job: &AddJob) {
+            // SAFETY: the caller's.
+            unsafe { add::add::<$lanes>(job) }
+        }
+
+        Slices { quantize, dequantize, extent, lstm, gru, add }
     }};
 }
 pub(super) use slice_functions;
@@ -746,13 +757,13 @@ impl<V: Lanes> Running<V> {
 
 /// Room for a vector of any kernel.
 #[repr(C, align(64))]
-struct Buffer<T>([MaybeUninit<T>; MAX_LANES]);
+pub(super) struct Buffer<T>([MaybeUninit<T>; MAX_LANES]);
 
 impl<T: Copy> Buffer<T> {
-    const NEW: Self = Self([const { MaybeUninit::uninit() }; MAX_LANES]);
+    pub const NEW: Self = Self([const { MaybeUninit::uninit() }; MAX_LANES]);
 
     #[inline(always)]
-    fn as_mut_ptr(&mut self) -> *mut T {
+    pub fn as_mut_ptr(&mut self) -> *mut T {
         self.0.as_mut_ptr().cast()
     }
 
@@ -761,7 +772,7 @@ impl<T: Copy> Buffer<T> {
     /// # Safety
     /// `count <= MAX_LANES` values at `from` are readable.
     #[inline(always)]
-    unsafe fn fill(&mut self, from: *const T, count: usize, pad: T) -> *const T {
+    pub unsafe fn fill(&mut self, from: *const T, count: usize, pad: T) -> *const T {
         self.0 = [MaybeUninit::new(pad); MAX_LANES];
         // SAFETY: the caller's.
         unsafe { core::ptr::copy_nonoverlapping(from, self.as_mut_ptr(), count) };

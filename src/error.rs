@@ -223,6 +223,36 @@ pub enum Error {
         /// Bytes given.
         actual: usize,
     },
+    /// A window larger than the image it slides over, padding included.
+    #[error("a window that reaches over {extent} {what} does not fit an image of {padded}, padding included")]
+    Window {
+        /// `rows` or `columns`.
+        what: &'static str,
+        /// Pixels from the window's first tap to its last, both included.
+        extent: usize,
+        /// Pixels of the image in that direction, padding included.
+        padded: usize,
+    },
+    /// A pooling window with a place where all of its taps lie in the padding, or on either side of the image.
+    #[error(
+        "a pooling window has a place that holds none of the image's {pixels} {what}: too much padding, or dilation"
+    )]
+    EmptyWindow {
+        /// `rows` or `columns`.
+        what: &'static str,
+        /// Pixels of the image in that direction.
+        pixels: usize,
+    },
+    /// Channels that do not divide into groups.
+    #[error("{what}: {channels} do not divide into {groups} groups")]
+    Groups {
+        /// Which channels.
+        what: &'static str,
+        /// How many there are.
+        channels: usize,
+        /// The groups asked for.
+        groups: usize,
+    },
     /// An index of a row that a table does not have.
     #[error("{what} {value} at index {index} of a table with {len} rows")]
     Index {

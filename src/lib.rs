@@ -51,7 +51,7 @@
 //! everything, slow and plain. [`Error`]: what can be wrong with a call.
 #![cfg_attr(
     feature = "alloc",
-    doc = "[`nn`]: layers, from f32 weights and for f32 activations, that multiply in int8."
+    doc = "[`nn`]: layers that multiply in int8, from f32 weights, and whole networks of them: observed, calibrated, converted."
 )]
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -63,6 +63,8 @@ mod dispatch;
 mod element;
 mod error;
 mod gemm;
+#[cfg(feature = "alloc")]
+mod image;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 mod matrix;

@@ -12,6 +12,13 @@
 //! # Ok::<(), i8gemm::Error>(())
 //! ```
 
+#[cfg(feature = "alloc")]
+use crate::{
+    Broadcast,
+    gemm::check_zero_points,
+    image::{Nhwc, Window},
+    nn::Filters,
+};
 use crate::{
     Error, FixedPoint, FixedRounding, Lhs, MatMut, Operand, Output, OutputElement, Rhs,
     gemm::{Bias, Kind, check_shape},
@@ -42,10 +49,60 @@ pub fn gemm<'l, 'r, A: Operand, B: Operand, T: OutputElement>(
         for n in 0..out.cols() {
             let sum = dot(&lhs, &rhs, m, n);
             let old = out.get(m, n).unwrap_or(T::from_i32(0));
-            out.set(m, n, finish(sum, output, &lhs, m, n, old));
+            out.set(m, n, finish(sum, output, lhs.row_scales().at(m), n, old));
         }
     }
     Ok(())
+}
+
+/// A convolution of NHWC images with filters, outputs x (inputs / groups) x height x width as PyTorch lays them out, of zero
+/// point 0. With `c` a channel of the group of the output channel `o`, and taps in the padding left out:
+///
+/// ```text
+/// y[n, i, j, o] = output(sum over u, v, c of (x[n, i * stride + u * dilation - padding, j .. v .., c] - zero_point) * w[o, c, u, v])
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`] for lengths that are not the shapes'; the errors of the filters and of the output.
+#[cfg(feature = "alloc")]
+pub fn conv2d<A: Operand, T: OutputElement>(
+    x: &[A],
+    shape: Nhwc,
+    zero_point: i32,
+    weights: &[i8],
+    filters: &Filters,
+    output: &Output<T>,
+    y: &mut [T],
+) -> Result<Nhwc, Error> {
+    let (depth, size) = filters.check()?;
+    output.check(filters.outputs)?;
+    check_zero_points::<A>("input zero point", &Broadcast::All(zero_point), 1)?;
+    check_shape("channels of x", filters.inputs, shape.channels)?;
+    check_shape("elements of x", shape.elements()?, x.len())?;
+    check_shape("weights", size * filters.outputs, weights.len())?;
+    let out = filters.window.output(shape, filters.outputs)?;
+    check_shape("elements of y", out.elements()?, y.len())?;
+    let (rows, cols) = (&filters.window.height, &filters.window.width);
+    for (index, y) in y.iter_mut().enumerate() {
+        let (o, place) = (index % out.channels, index / out.channels);
+        let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
+        let first = o / (filters.outputs / filters.groups) * depth;
+        let mut sum = 0i32;
+        for u in 0..rows.size {
+            for v in 0..cols.size {
+                let inside = (rows.pixel(i, u, shape.height), cols.pixel(j, v, shape.width));
+                let (Some(row), Some(column)) = inside else { continue };
+                for c in 0..depth {
+                    let pixel = (n * shape.height + row) * shape.width + column;
+                    let a = x[pixel * shape.channels + first + c].widen() - zero_point;
+                    let w = weights[((o * depth + c) * rows.size + u) * cols.size + v];
+                    sum = sum.wrapping_add(a * i32::from(w));
+                }
+            }
+        }
+        *y = finish(sum, output, 1.0, o, *y);
+    }
+    Ok(out)
 }
 
 /// `sum over k of (lhs[m, k] - za[m]) * (rhs[k, n] - zb[n])`, modulo 2^32: exact for K up to
@@ -60,14 +117,7 @@ fn dot<A: Operand, B: Operand>(lhs: &Lhs<A>, rhs: &Rhs<B>, m: usize, n: usize) -
 }
 
 /// The output element of a sum; `old` is what the output held.
-fn finish<A: Operand, T: OutputElement>(
-    sum: i32,
-    output: &Output<T>,
-    lhs: &Lhs<A>,
-    m: usize,
-    n: usize,
-    old: T,
-) -> T {
+fn finish<T: OutputElement>(sum: i32, output: &Output<T>, row_scale: f32, n: usize, old: T) -> T {
     let (bias_i32, bias_f32) = match output.bias {
         Bias::None => (0, 0.0),
         Bias::I32(bias) => (bias[n], 0.0),
@@ -78,7 +128,7 @@ fn finish<A: Operand, T: OutputElement>(
         Kind::I32 { accumulate: false } => T::from_i32(sum),
         Kind::I32 { accumulate: true } => T::from_i32(old.to_i32().wrapping_add(sum)),
         Kind::F32 { scales, min, max } => {
-            let scale = lhs.row_scales().at(m) * scales.at(n);
+            let scale = row_scale * scales.at(n);
             T::from_f32((sum as f32 * scale + bias_f32).max(*min).min(*max))
         }
         Kind::HalfEven { scales, to } => {
@@ -195,6 +245,89 @@ pub fn requantize(
     index: usize,
 ) -> i32 {
     to_levels((value - from_zero_point) as f32 * scale, zero_point, levels, rounding, index)
+}
+
+/// The sum of two quantized values:
+/// `clamp(rint(f32(a - za) * (sa / so) + f32(b - zb) * (sb / so)) + zo)`, both quotients, both products and the sum of them each
+/// rounded to f32, ties to even. A clamp narrower than the levels comes after it.
+///
+/// ```
+/// use i8gemm::{quant::{Levels, QParams}, reference};
+/// let half = QParams { scale: 0.5, zero_point: 10 };
+/// let unit = QParams { scale: 1.0, zero_point: 0 };
+/// assert_eq!(reference::add([13, 20], [half, unit], unit, Levels::U8), 22); // 1.5 + 20, a tie
+/// ```
+#[must_use]
+pub fn add(values: [i32; 2], inputs: [QParams; 2], output: QParams, levels: Levels) -> i32 {
+    let term = |i: usize| (values[i] - inputs[i].zero_point) as f32 * (inputs[i].scale / output.scale);
+    to_levels(term(0) + term(1), output.zero_point, levels, Rounding::HalfEven, 0)
+}
+
+/// Average pooling of NHWC images, in every channel by itself:
+///
+/// ```text
+/// y[n, i, j, c] = clamp(rint(f32(sum over taps (x - zero_point)) * (input scale / output scale / f32(count))) + output zero point)
+/// ```
+///
+/// Taps in the padding add 0. `count` is the number of taps: all of the window's if `count_padding`, only those inside the image
+/// otherwise. The sum is an exact integer; every operation on f32 is rounded, ties to even.
+///
+/// # Errors
+/// [`Error::Shape`] for lengths that are not the shapes'; the errors of the window.
+#[cfg(feature = "alloc")]
+pub fn average_pool<A: Operand, T: Operand + OutputElement>(
+    x: &[A],
+    shape: Nhwc,
+    window: &Window,
+    count_padding: bool,
+    params: [QParams; 2],
+    y: &mut [T],
+) -> Result<Nhwc, Error> {
+    let [input, output] = params;
+    pool(x, shape, window, y, |taps| {
+        let (inside, sum) =
+            taps.fold((0, 0), |(count, sum), x| (count + 1, sum + (x.widen() - input.zero_point)));
+        let all = window.height.size * window.width.size;
+        let count = if count_padding { all } else { inside };
+        let steps = sum as f32 * (input.scale / output.scale / count as f32);
+        T::from_i32(to_levels(steps, output.zero_point, Levels::of::<T>(), Rounding::HalfEven, 0))
+    })
+}
+
+/// Max pooling of NHWC images: the largest value under the window, in every channel by itself; padding is left out.
+///
+/// # Errors
+/// As [`average_pool`].
+#[cfg(feature = "alloc")]
+pub fn max_pool<A: Operand>(x: &[A], shape: Nhwc, window: &Window, y: &mut [A]) -> Result<Nhwc, Error> {
+    let larger = |a: A, b: A| if b.widen() > a.widen() { b } else { a };
+    pool(x, shape, window, y, |taps| taps.reduce(larger).unwrap_or(A::zeroed()))
+}
+
+/// Each output from the taps inside the image.
+#[cfg(feature = "alloc")]
+fn pool<A: Operand, T>(
+    x: &[A],
+    shape: Nhwc,
+    window: &Window,
+    y: &mut [T],
+    of: impl Fn(&mut dyn Iterator<Item = A>) -> T,
+) -> Result<Nhwc, Error> {
+    let out = window.output(shape, shape.channels)?;
+    check_shape("elements of x", shape.elements()?, x.len())?;
+    check_shape("elements of y", out.elements()?, y.len())?;
+    let (rows, cols) = (&window.height, &window.width);
+    for (index, y) in y.iter_mut().enumerate() {
+        let (c, place) = (index % out.channels, index / out.channels);
+        let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
+        let mut taps = (0..rows.size * cols.size).filter_map(|tap| {
+            let row = rows.pixel(i, tap / cols.size, shape.height)?;
+            let column = cols.pixel(j, tap % cols.size, shape.width)?;
+            Some(x[((n * shape.height + row) * shape.width + column) * shape.channels + c])
+        });
+        *y = of(&mut taps);
+    }
+    Ok(out)
 }
 
 /// tanh as the recurrent layers compute it: a quotient of polynomials in plain f32 arithmetic, within 5e-7 of the exact value

@@ -7,7 +7,8 @@ use common::{Fill, Random, bytes, kernels};
 use i8gemm::{
     FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs,
     Rhs,
-    quant::{DynamicQuantizer, Grouping, QParams, Quantizer, Requantizer, Rounding},
+    nn::{Add, AveragePool, Conv2d, DepthwiseConv2d, Filters, MaxPool, Nhwc, StaticConfig, Window},
+    quant::{DynamicQuantizer, Grouping, Levels, QParams, Quantizer, Requantizer, Rounding},
     reference,
 };
 
@@ -176,6 +177,98 @@ fn slices_that_end_at_a_protected_page() {
                     .kernel(kernel)
                     .quantize_into(MatRef::row_major(x, 1, len).unwrap(), q, &mut scale, &mut zero, &mut sum)
                     .unwrap();
+            }
+        }
+    }
+}
+
+/// Sums and pools whose inputs and outputs lie against protected pages.
+#[test]
+fn layers_that_end_at_a_protected_page() {
+    let mut random = Random(6);
+    let [mut left, mut right, mut outputs] = [(); 3].map(|()| Guarded::new(8192));
+    let mut workspace = Guarded::new(4096);
+    let (half, unit) = (QParams { scale: 0.5, zero_point: 9 }, QParams { scale: 1.0, zero_point: 3 });
+    let window = Window::new(2, 3).padding(1, 1);
+    for kernel in kernels() {
+        let config = StaticConfig::<u8>::new(half, unit).kernel(kernel);
+        let add = Add::<u8, u8>::new(unit, config).unwrap();
+        let (average, max) =
+            (AveragePool::<u8, u8>::new(window, config).unwrap(), MaxPool::new(window).unwrap());
+        for len in 0..200 {
+            for at_end in [true, false] {
+                let [a, b]: [Vec<u8>; 2] = [(); 2].map(|()| bytes(&mut random, Fill::Uniform, len));
+                let (a, b) = (left.filled(&a, at_end), right.filled(&b, at_end));
+                let y = outputs.slice::<u8>(len, at_end);
+                add.forward(a, b, y).unwrap();
+                for i in 0..len {
+                    let values = [a[i].into(), b[i].into()];
+                    let sum = reference::add(values, [half, unit], unit, Levels::U8);
+                    assert_eq!(i32::from(y[i]), sum, "{kernel}: {i} of {len}");
+                }
+            }
+        }
+        for channels in [1, 3, 4, 8, 15, 16, 17, 33, 64, 70] {
+            for at_end in [true, false] {
+                let shape = Nhwc::new(1, 3, 4, channels);
+                let x: Vec<u8> = bytes(&mut random, Fill::Uniform, shape.elements().unwrap());
+                let x = &*left.filled(&x, at_end);
+                let out = average.output_shape(shape).unwrap();
+                let mut expected = vec![0u8; out.elements().unwrap()];
+                let y = outputs.slice::<u8>(expected.len(), at_end);
+                let size = average.workspace_size(shape).unwrap().next_multiple_of(64);
+                average.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                reference::average_pool(x, shape, &window, true, [half, unit], &mut expected).unwrap();
+                assert_eq!(y, expected, "{kernel}: average of {channels}");
+                max.forward(x, shape, y).unwrap();
+                reference::max_pool(x, shape, &window, &mut expected).unwrap();
+                assert_eq!(y, expected, "largest of {channels}");
+            }
+        }
+    }
+}
+
+/// Convolutions of images, outputs and scratch that lie against protected pages.
+#[test]
+fn images_that_end_at_a_protected_page() {
+    let mut random = Random(4);
+    let [mut images, mut outputs] = [(); 2].map(|()| Guarded::new(8192));
+    let mut workspace = Guarded::new(1 << 18);
+    let unit = QParams { scale: 1.0, zero_point: 3 };
+    let three = Window::new(3, 3);
+    for kernel in kernels() {
+        for window in [Window::new(1, 1), three, three.padding(1, 1), three.stride(2, 2).padding(0, 1)] {
+            for channels in [1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 65] {
+                for at_end in [true, false] {
+                    let shape = Nhwc::new(1, 4, 5, channels);
+                    let filters = Filters::depthwise(channels, window);
+                    let (height, width) = window.output_size(4, 5).unwrap();
+                    let taps = window.size().0 * window.size().1;
+                    let w: Vec<i8> = bytes(&mut random, Fill::Uniform, channels * taps);
+                    let x: Vec<u8> = bytes(&mut random, Fill::Uniform, 20 * channels);
+                    let x = &*images.filled(&x, at_end);
+                    let len = height * width * channels;
+                    let mut expected = vec![0; len];
+                    let output = Output::<u8>::requantize(1.0, 3);
+                    reference::conv2d(x, shape, 3, &w, &filters, &output, &mut expected).unwrap();
+                    let config = StaticConfig::<u8>::new(unit, unit).kernel(kernel);
+                    let layer = DepthwiseConv2d::<u8, u8>::from_quantized(filters, &w, 1.0, None, config);
+                    let layer = layer.unwrap();
+                    let size = layer.workspace_size(shape).unwrap();
+                    let y = outputs.slice::<u8>(len, at_end);
+                    layer.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                    assert_eq!(y, expected, "{kernel}: {channels} {window:?}");
+
+                    // One filter that reads all channels: the same weights, summed over them.
+                    let filters = Filters::new(channels, 1, window);
+                    let mut expected = vec![0; height * width];
+                    reference::conv2d(x, shape, 3, &w, &filters, &output, &mut expected).unwrap();
+                    let layer = Conv2d::<u8, u8>::from_quantized(filters, &w, 1.0, None, config).unwrap();
+                    let size = (layer.workspace_size(shape).unwrap() - 63).next_multiple_of(64);
+                    let y = outputs.slice::<u8>(height * width, at_end);
+                    layer.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                    assert_eq!(y, expected, "{kernel}: {channels} {window:?}");
+                }
             }
         }
     }

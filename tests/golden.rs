@@ -8,7 +8,10 @@ mod file;
 use common::kernels;
 use file::cases;
 use i8gemm::{
-    FixedPoint, FixedRounding, Gemm, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs,
+    Error, FixedPoint, FixedRounding, Gemm, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs,
+    Rhs,
+    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window},
+    quant::{Levels, QParams},
     reference,
 };
 use serde::Deserialize;
@@ -147,6 +150,165 @@ fn check_kernels(case: &Requantize, scale: FixedPoint, rounding: FixedRounding, 
             let expected: Vec<i8> =
                 answers.iter().map(|&y| y.saturating_add(zero).clamp(-128, 127) as i8).collect();
             assert_eq!(out, expected, "{kernel}, {rounding:?}, scale {}", case.scale);
+        }
+    }
+}
+
+/// NHWC images; weights outputs x (inputs / groups) x height x width.
+#[derive(Deserialize)]
+struct Conv {
+    inputs: usize,
+    outputs: usize,
+    groups: usize,
+    height: usize,
+    width: usize,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    /// Top, left, bottom, right.
+    padding: [usize; 4],
+    dilation: [usize; 2],
+    quantized: QuantizedConv,
+    real: RealConv,
+}
+
+#[derive(Deserialize)]
+struct QuantizedConv {
+    x: Vec<i32>,
+    x_scale: f32,
+    x_zero: i32,
+    w: Vec<i32>,
+    w_scales: Vec<f32>,
+    bias: Vec<i32>,
+    y_scale: f32,
+    y_zero: i32,
+    y: Vec<i32>,
+}
+
+#[derive(Deserialize)]
+struct RealConv {
+    x: Vec<f32>,
+    w: Vec<f32>,
+    bias: Vec<f32>,
+    y: Vec<f32>,
+}
+
+impl Conv {
+    fn filters(&self) -> Filters {
+        let &Self { kernel, stride, padding: [top, left, bottom, right], dilation, .. } = self;
+        let window = Window::new(kernel[0], kernel[1])
+            .stride(stride[0], stride[1])
+            .padding_each([top, bottom], [left, right])
+            .dilation(dilation[0], dilation[1]);
+        Filters::new(self.inputs, self.outputs, window).groups(self.groups)
+    }
+
+    fn shape(&self) -> Nhwc {
+        Nhwc::new(1, self.height, self.width, self.inputs)
+    }
+}
+
+/// Both layers, if both can do it.
+fn forward<A: Operand, T: OutputElement>(
+    make: impl Fn() -> (Result<Conv2d<A, T>, Error>, Result<DepthwiseConv2d<A, T>, Error>),
+    x: &[A],
+    shape: Nhwc,
+    len: usize,
+) -> Vec<Vec<T>> {
+    let (conv, depthwise) = make();
+    let mut y = vec![T::from_i32(0); len];
+    let conv = conv.unwrap();
+    conv.forward(x, shape, &mut y, &mut conv.workspace(shape).unwrap()).unwrap();
+    let mut all = vec![y.clone()];
+    if let Ok(layer) = depthwise {
+        layer.forward(x, shape, &mut y, &mut layer.workspace(shape).unwrap()).unwrap();
+        all.push(y);
+    }
+    all
+}
+
+/// The type of the file is u8; as i8 every value and zero point is 128 less.
+fn check_qlinear_conv<A: Operand + OutputElement + PartialEq>(case: &Conv) {
+    let (filters, shape, q) = (case.filters(), case.shape(), &case.quantized);
+    let lower = |values: &[i32]| values.iter().map(|v| v + A::MIN).collect::<Vec<i32>>();
+    let x = elements::<A>(&lower(&q.x));
+    let w: Vec<i8> = elements(&q.w);
+    let input = QParams { scale: q.x_scale, zero_point: q.x_zero + A::MIN };
+    let output = QParams { scale: q.y_scale, zero_point: q.y_zero + A::MIN };
+    let expected = elements::<A>(&lower(&q.y));
+
+    let scales: Vec<f32> = q.w_scales.iter().map(|s| q.x_scale * s / q.y_scale).collect();
+    let requantize = Output::<A>::requantize(&scales, output.zero_point).bias(&q.bias);
+    let mut y = vec![A::from_i32(0); expected.len()];
+    reference::conv2d(&x, shape, input.zero_point, &w, &filters, &requantize, &mut y).unwrap();
+    assert!(y == expected, "reference: {filters:?}");
+    for kernel in kernels() {
+        let config = StaticConfig::<A>::new(input, output).kernel(kernel);
+        let make = || {
+            let (scales, bias) = (&q.w_scales[..], Some(&q.bias[..]));
+            (
+                Conv2d::<A, A>::from_quantized(filters, &w, scales, bias, config),
+                DepthwiseConv2d::from_quantized(filters, &w, scales, bias, config),
+            )
+        };
+        let all = forward(make, &x, shape, expected.len());
+        assert_eq!(all.len(), 1 + usize::from(case.groups == case.inputs), "{filters:?}");
+        assert!(all.iter().all(|y| *y == expected), "{kernel}: {filters:?}");
+    }
+}
+
+#[test]
+fn onnx_qlinear_conv() {
+    for case in cases::<Conv>("qlinear_conv.json") {
+        check_qlinear_conv::<u8>(&case);
+        check_qlinear_conv::<i8>(&case);
+    }
+}
+
+/// Quantizing real weights and images, per channel and to the range they have, costs what 8 bits cost and no more.
+#[test]
+fn torch_conv2d() {
+    for case in cases::<Conv>("qlinear_conv.json") {
+        let (filters, shape, real) = (case.filters(), case.shape(), &case.real);
+        let range = |values: &[f32]| values.iter().fold((0f32, 0f32), |(a, b), &v| (a.min(v), b.max(v)));
+        let (min, max) = range(&real.x);
+        let input = QParams::affine(Levels::U8, min, max).unwrap();
+        let x: Vec<u8> = real.x.iter().map(|&x| input.quantize(x)).collect();
+        let (min, max) = range(&real.y);
+        let output = QParams::affine(Levels::I8, min, max).unwrap();
+        for kernel in kernels() {
+            for float_bias in [false, true] {
+                let mut to_i8 = StaticConfig::<i8>::new(input, output).kernel(kernel);
+                let mut to_f32 = StaticConfig::real(input).kernel(kernel);
+                if float_bias {
+                    (to_i8, to_f32) = (to_i8.float_bias(), to_f32.float_bias());
+                }
+                let (w, bias) = (&real.w[..], Some(&real.bias[..]));
+                let bytes = forward::<u8, i8>(
+                    || (Conv2d::new(filters, w, bias, to_i8), DepthwiseConv2d::new(filters, w, bias, to_i8)),
+                    &x,
+                    shape,
+                    real.y.len(),
+                );
+                let reals = forward::<u8, f32>(
+                    || {
+                        (
+                            Conv2d::new(filters, w, bias, to_f32),
+                            DepthwiseConv2d::new(filters, w, bias, to_f32),
+                        )
+                    },
+                    &x,
+                    shape,
+                    real.y.len(),
+                );
+                let bytes = bytes.iter().map(|y| y.iter().map(|&q| output.dequantize(q)).collect());
+                for y in bytes.chain(reals) {
+                    let y: Vec<f32> = y;
+                    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>();
+                    let error = square(&mut y.iter().zip(&real.y).map(|(a, b)| a - b));
+                    let relative = (error / square(&mut real.y.iter().copied())).sqrt();
+                    assert!(relative < 0.02, "{kernel}: {filters:?}: {relative}");
+                }
+            }
         }
     }
 }

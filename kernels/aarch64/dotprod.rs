@@ -23,11 +23,13 @@ use core::arch::{aarch64::*, asm};
 use super::{
     super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
+        depthwise::depthwise_functions,
         drive::{self, MicroKernel, TileInput},
         epilogue::{End, TileEnd, finish},
         layout::{self, padded},
         slices::slice_functions,
     },
+    depthwise::Taps128,
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,
 };
@@ -66,6 +68,7 @@ const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
         row_sums,
         multiply,
         slices: slice_functions!(Lanes128, "neon"),
+        depthwise: depthwise_functions!(Taps128, "neon"),
     }
 }
 

@@ -18,11 +18,13 @@ use core::arch::{aarch64::*, asm};
 use super::{
     super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
+        depthwise::depthwise_functions,
         drive::{self, MicroKernel, TileInput},
         epilogue::{End, TileEnd, finish},
         layout::{self, padded},
         slices::slice_functions,
     },
+    depthwise::Taps128,
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,
 };
@@ -55,6 +57,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     row_sums,
     multiply,
     slices: slice_functions!(Lanes128, "neon"),
+    depthwise: depthwise_functions!(Taps128, "neon"),
 };
 
 /// # Safety

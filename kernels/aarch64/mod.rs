@@ -4,6 +4,7 @@ use core::arch::aarch64::*;
 
 use super::{LhsRows, layout::padded};
 
+mod depthwise;
 pub(crate) mod dotprod;
 pub(crate) mod i8mm;
 mod lanes128;

@@ -30,11 +30,13 @@ use core::arch::{aarch64::*, asm};
 use super::{
     super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
+        depthwise::depthwise_functions,
         drive::{self, MicroKernel, TileInput, next_part},
         epilogue::{End, TileEnd, finish},
         layout::{self, padded},
         slices::slice_functions,
     },
+    depthwise::Taps128,
     lanes128::Lanes128,
     pack_panels,
 };
@@ -72,6 +74,7 @@ const fn kernel(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
         row_sums,
         multiply,
         slices: slice_functions!(Lanes128, "neon"),
+        depthwise: depthwise_functions!(Taps128, "neon"),
     }
 }
 

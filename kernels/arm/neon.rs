@@ -22,10 +22,11 @@ use core::arch::naked_asm;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    depthwise::depthwise_functions,
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout::{self, padded},
-    portable::Scalar4,
+    portable::{Scalar4, ScalarTaps},
     slices::slice_functions,
 };
 
@@ -49,6 +50,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     row_sums,
     multiply,
     slices: slice_functions!(Scalar4),
+    depthwise: depthwise_functions!(ScalarTaps),
 };
 
 /// Whether the CPU has NEON. ARMv7-A does not promise it: Tegra 2 and some Marvell chips lack it.

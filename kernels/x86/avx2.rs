@@ -18,12 +18,13 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout::{self, padded},
     slices::slice_functions,
 };
-use super::lanes256::Lanes256;
+use super::{depthwise::Taps256, lanes256::Lanes256};
 
 const MR: usize = 4;
 const NR: usize = 8;
@@ -61,6 +62,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     row_sums,
     multiply,
     slices: slice_functions!(Lanes256, "avx2"),
+    depthwise: paired_depthwise_functions!(Taps256, "avx2"),
 };
 
 /// Bytes from one widened row to the next.

@@ -14,12 +14,13 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout,
     slices::slice_functions,
 };
-use super::{lanes512::Lanes512, tail_word};
+use super::{depthwise::Taps512, lanes512::Lanes512, tail_word};
 
 const KR: usize = 4;
 
@@ -53,6 +54,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     row_sums,
     multiply,
     slices: slice_functions!(Lanes512, "avx512f,avx512bw,avx512vnni"),
+    depthwise: paired_depthwise_functions!(Taps512, "avx512f,avx512bw,avx512vnni"),
 };
 
 /// # Safety

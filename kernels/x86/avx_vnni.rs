@@ -13,12 +13,13 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout,
     slices::slice_functions,
 };
-use super::{lanes256::Lanes256, tail_word};
+use super::{depthwise::Taps256, lanes256::Lanes256, tail_word};
 
 const MR: usize = 6;
 const NR: usize = 16;
@@ -65,6 +66,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     row_sums,
     multiply,
     slices: slice_functions!(Lanes256, "avx2"),
+    depthwise: paired_depthwise_functions!(Taps256, "avx2"),
 };
 
 /// # Safety

@@ -3,6 +3,7 @@
 pub(crate) mod avx2;
 pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
+mod depthwise;
 mod lanes256;
 mod lanes512;
 

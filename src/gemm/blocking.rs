@@ -8,6 +8,10 @@ use crate::kernels::{self, LhsFormat};
 /// that pass it stay there too.
 const BLOCK_BYTES: usize = 256 * 1024;
 
+/// Bytes of patches that are copied at a time before they are packed: a part of a first-level cache.
+#[cfg(feature = "alloc")]
+const CHUNK_BYTES: usize = 12 * 1024;
+
 /// Fewest multiply-adds that are worth waking a thread for.
 const MIN_MACS_PER_PART: usize = 1 << 16;
 
@@ -48,6 +52,13 @@ impl Depth {
     /// Rows of `lhs` that are prepared and multiplied at a time: blocks of equal size, so that the last is no sliver.
     pub fn block_rows(&self, m: usize) -> usize {
         if m <= self.max_rows { m } else { m.div_ceil(m.div_ceil(self.max_rows)).next_multiple_of(self.mr) }
+    }
+
+    /// Rows that are copied at a time on their way to a kernel's own format: whole panels, few enough for the first cache level.
+    #[cfg(feature = "alloc")]
+    pub fn chunk_rows(&self) -> usize {
+        let fit = CHUNK_BYTES / self.gather.max(1) / self.mr * self.mr;
+        fit.clamp(self.mr, 8 * self.mr)
     }
 
     /// The scratch of products of at most `m` rows; `None` if its size overflows.

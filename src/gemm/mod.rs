@@ -3,13 +3,19 @@
 mod blocking;
 mod output;
 mod pack;
+#[cfg(feature = "alloc")]
+mod patches;
 mod plan;
 #[cfg(feature = "alloc")]
 mod workspace;
 
+#[cfg(feature = "alloc")]
+pub(crate) use output::Byte;
 pub(crate) use output::{Bias, Kind, check_broadcast, check_len, check_scales, check_zero_points};
 pub use output::{FixedRounding, Output};
 pub use pack::{PackedRhs, Rhs};
+#[cfg(feature = "alloc")]
+pub(crate) use patches::Patches;
 pub(crate) use plan::check_shape;
 pub use plan::{Gemm, Lhs, MAX_SAFE_K};
 #[cfg(feature = "alloc")]

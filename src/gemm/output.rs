@@ -46,7 +46,7 @@ pub(crate) struct Byte {
 }
 
 impl Byte {
-    fn of<T: Operand>(zero_point: i32) -> Self {
+    pub(crate) fn of<T: Operand>(zero_point: i32) -> Self {
         Self { zero_point, min: T::MIN, max: T::MAX, type_min: T::MIN, type_max: T::MAX }
     }
 
@@ -172,6 +172,12 @@ impl<'a, T: Operand + OutputElement> Output<'a, T> {
 }
 
 impl<'a, T> Output<'a, T> {
+    /// From its parts; the kind is one of `T`.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn from_parts(kind: Kind<'a>, bias: Bias<'a>) -> Self {
+        Self { kind, bias, element: PhantomData }
+    }
+
     /// Adds `bias[n]` to the sums (wrapping): in units of lhs scale * rhs scale.
     #[must_use]
     pub fn bias(mut self, bias: &'a [i32]) -> Self {

@@ -2,6 +2,8 @@
 
 use core::{ffi::c_void, ops::Range};
 
+#[cfg(feature = "alloc")]
+use super::patches::{PatchBytes, Patches};
 use super::{
     blocking::{Depth, Grid, Scratch},
     output::{Kind, Output, check_scales, check_zero_points},
@@ -186,13 +188,65 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         &self,
         executor: &impl Executor,
         lhs: impl Into<Lhs<'l, A>>,
-        mut out: MatMut<T>,
+        out: MatMut<T>,
         scratch: &mut [u8],
     ) -> Result<(), Error> {
         let lhs = lhs.into();
+        let m = lhs.matrix.rows();
+        lhs.check(self.weights.k(), &self.output.kind)?;
+        let rows = LhsRows {
+            ptr: lhs.matrix.as_ptr().cast(),
+            row_stride: lhs.matrix.row_stride(),
+            rows: m,
+            k: self.weights.k(),
+            unsigned: A::MIN == 0,
+        };
+        let source = Source::Rows { rows, col_stride: lhs.matrix.col_stride() };
+        let row_scales = lhs.row_scales();
+        let checked = Checked {
+            source,
+            zero_points: &lhs.zero_points,
+            row_scales: &row_scales,
+            row_sums: lhs.row_sums,
+        };
+        self.run_checked(executor, checked, out, scratch)
+    }
+
+    /// As [`Gemm::run_with`], with the patches of an image as the rows of `lhs`, of one zero point.
+    ///
+    /// # Errors
+    /// As [`Gemm::run_with`].
+    #[cfg(feature = "alloc")]
+    pub(crate) fn run_patches<A: Operand>(
+        &self,
+        executor: &impl Executor,
+        patches: &Patches<A>,
+        out: MatMut<T>,
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        check_shape("values of a patch (K)", self.weights.k(), patches.k())?;
+        let zero_points = Broadcast::All(patches.zero_point());
+        check_zero_points::<A>("lhs zero point", &zero_points, 1)?;
+        let checked = Checked {
+            source: Source::Patches(patches.bytes()),
+            zero_points: &zero_points,
+            row_scales: &Broadcast::All(1.0),
+            row_sums: None,
+        };
+        self.run_checked(executor, checked, out, scratch)
+    }
+
+    /// What is left to check, and the work.
+    #[inline(always)]
+    fn run_checked(
+        &self,
+        executor: &impl Executor,
+        lhs: Checked,
+        mut out: MatMut<T>,
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
         let weights = self.weights;
-        let (m, n, k) = (lhs.matrix.rows(), weights.n(), weights.k());
-        lhs.check(k, &self.output.kind)?;
+        let (m, n, k) = (lhs.source.rows(), weights.n(), weights.k());
         check_shape("rows of out (M)", m, out.rows())?;
         check_shape("columns of out (N)", n, out.cols())?;
         if m == 0 || n == 0 {
@@ -210,32 +264,25 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
             return Err(Error::BufferTooSmall { what: "workspace", needed, actual: scratch.len() });
         }
 
-        let row_scales = lhs.row_scales();
-        let (bias, store) = self.output.for_kernel(Param::new(row_scales.as_slice()));
+        let (bias, store) = self.output.for_kernel(Param::new(lhs.row_scales.as_slice()));
         let null = core::ptr::null();
         let contents = &self.contents;
         let product = Product {
             kernel: weights.kernel().0,
             panels: contents.panels,
             depth: &self.depth,
-            lhs: LhsRows {
-                ptr: lhs.matrix.as_ptr().cast(),
-                row_stride: lhs.matrix.row_stride(),
-                rows: m,
-                k,
-                unsigned: A::MIN == 0,
-            },
-            lhs_col_stride: lhs.matrix.col_stride(),
+            k,
             row_sums: lhs.row_sums,
             epilogue: Epilogue {
                 sum_offset: contents.sum_offset.map_or(null, |s| s.as_ptr()),
                 zero_factor: contents.zero_factor.as_ptr(),
                 rhs_zero: contents.rhs_zero.map_or(null, |z| z.as_ptr()),
                 lhs_zero: Param::new(lhs.zero_points.as_slice()),
-                lhs_shift: weights.kernel().0.lhs.shift(A::MIN == 0),
+                lhs_shift: weights.kernel().0.lhs.shift(lhs.source.unsigned()),
                 bias,
                 store,
             },
+            lhs: lhs.source,
             out: out.as_mut_ptr().cast(),
             out_size: size_of::<T>(),
             out_row_stride: out.row_stride(),
@@ -266,13 +313,48 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     }
 }
 
+/// Activations whose values and number of columns have been checked.
+struct Checked<'a> {
+    source: Source,
+    zero_points: &'a Broadcast<'a, i32>,
+    row_scales: &'a Broadcast<'a, f32>,
+    row_sums: Option<&'a [i32]>,
+}
+
+/// Where the rows of `lhs` come from.
+enum Source {
+    /// A matrix, whose rows are contiguous if the column stride is 1.
+    Rows { rows: LhsRows, col_stride: usize },
+    /// An image.
+    #[cfg(feature = "alloc")]
+    Patches(PatchBytes),
+}
+
+impl Source {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Rows { rows, .. } => rows.rows,
+            #[cfg(feature = "alloc")]
+            Self::Patches(patches) => patches.rows(),
+        }
+    }
+
+    fn unsigned(&self) -> bool {
+        match self {
+            Self::Rows { rows, .. } => rows.unsigned,
+            #[cfg(feature = "alloc")]
+            Self::Patches(patches) => patches.unsigned,
+        }
+    }
+}
+
 /// A checked product, as the threads that compute its parts see it.
 struct Product<'a> {
     kernel: &'static kernels::Kernel,
     panels: &'a [i8],
     depth: &'a Depth,
-    lhs: LhsRows,
-    lhs_col_stride: usize,
+    lhs: Source,
+    k: usize,
     row_sums: Option<&'a [i32]>,
     epilogue: Epilogue,
     out: *mut u8,
@@ -294,8 +376,6 @@ impl Product<'_> {
     /// The ranges lie inside the product, `cols` starts at a panel; no other thread has the same index or outputs; there is
     /// scratch for the index.
     unsafe fn part(&self, index: usize, rows: Range<usize>, cols: Range<usize>) {
-        let kernel = self.kernel;
-        let k = self.lhs.k;
         let block = self.depth.block_rows(rows.len());
         let rhs = &self.panels[cols.start * self.depth.padded..];
         // SAFETY: offsets stay inside the part's scratch, the column constants, the rows and the output.
@@ -304,32 +384,21 @@ impl Product<'_> {
             let packed = scratch.add(self.sizes.kernel);
             let gathered = packed.add(self.sizes.lhs);
             let sums: *mut i32 = gathered.add(self.sizes.gather).cast();
+            let buffers = Buffers { packed, gathered, sums };
             let mut start = rows.start;
             while start < rows.end {
                 let end = (start + block).min(rows.end);
-                let (source, in_place) = self.block(start..end, packed, gathered);
-                let mut row_sums = core::ptr::null();
-                if !self.epilogue.rhs_zero.is_null() {
-                    match self.row_sums {
-                        Some(known) => {
-                            let shift = (k as i32).wrapping_mul(self.epilogue.lhs_shift);
-                            shift_sums(&known[start..end], shift, sums);
-                        }
-                        None => (kernel.row_sums)(&source, sums),
-                    }
-                    row_sums = sums.cast_const();
-                }
-                let (lhs, lhs_stride) = if in_place {
-                    (source.ptr, source.row_stride)
-                } else {
-                    (kernel.pack_lhs)(&source, packed);
-                    (packed.cast_const(), self.depth.lhs_stride)
+                let (lhs, lhs_stride) = match &self.lhs {
+                    Source::Rows { rows, col_stride } => self.block(rows, *col_stride, start..end, &buffers),
+                    #[cfg(feature = "alloc")]
+                    Source::Patches(patches) => self.patches(patches, start..end, &buffers),
                 };
+                let has_sums = !self.epilogue.rhs_zero.is_null();
                 let offset = start * self.out_row_stride + cols.start * self.out_col_stride;
-                (kernel.multiply)(&Job {
+                (self.kernel.multiply)(&Job {
                     rows: end - start,
                     cols: cols.len(),
-                    k,
+                    k: self.k,
                     lhs,
                     lhs_stride,
                     rhs: rhs.as_ptr(),
@@ -337,7 +406,7 @@ impl Product<'_> {
                     epilogue: &self.epilogue,
                     first_row: start,
                     first_col: cols.start,
-                    row_sums,
+                    row_sums: if has_sums { sums.cast_const() } else { core::ptr::null() },
                     out: self.out.add(offset * self.out_size).cast::<c_void>(),
                     out_row_stride: self.out_row_stride,
                     out_col_stride: self.out_col_stride,
@@ -347,31 +416,120 @@ impl Product<'_> {
         }
     }
 
-    /// Contiguous rows of a block of `lhs`, and whether the kernel can read them as they are.
+    /// Prepares a block of the rows of a matrix, and their sums if they are needed; gives the prepared rows and their stride.
     ///
     /// # Safety
-    /// As [`Product::part`].
-    unsafe fn block(&self, rows: Range<usize>, packed: *mut u8, gathered: *mut u8) -> (LhsRows, bool) {
-        let format = self.kernel.lhs;
+    /// As [`Product::part`]; the buffers have room for the block.
+    #[inline(always)]
+    unsafe fn block(
+        &self,
+        lhs: &LhsRows,
+        col_stride: usize,
+        rows: Range<usize>,
+        buffers: &Buffers,
+    ) -> (*const u8, usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let (source, in_place) = self.contiguous(lhs, col_stride, rows.clone(), buffers);
+            if !self.epilogue.rhs_zero.is_null() {
+                match self.row_sums {
+                    Some(known) => {
+                        let shift = (self.k as i32).wrapping_mul(self.epilogue.lhs_shift);
+                        shift_sums(&known[rows], shift, buffers.sums);
+                    }
+                    None => (self.kernel.row_sums)(&source, buffers.sums),
+                }
+            }
+            if in_place {
+                return (source.ptr, source.row_stride);
+            }
+            (self.kernel.pack_lhs)(&source, buffers.packed);
+            (buffers.packed, self.depth.lhs_stride)
+        }
+    }
+
+    /// Contiguous rows of a block of a matrix, and whether the kernel can read them as they are.
+    ///
+    /// # Safety
+    /// As [`Product::block`].
+    #[inline(always)]
+    unsafe fn contiguous(
+        &self,
+        lhs: &LhsRows,
+        col_stride: usize,
+        rows: Range<usize>,
+        buffers: &Buffers,
+    ) -> (LhsRows, bool) {
         // SAFETY: the rows lie inside the view.
-        let first = unsafe { self.lhs.ptr.add(rows.start * self.lhs.row_stride) };
-        let source = LhsRows { ptr: first, rows: rows.len(), ..self.lhs };
-        let as_wanted =
-            |unsigned| matches!(format, LhsFormat::Bytes { unsigned: wanted } if wanted == unsigned);
-        if self.lhs_col_stride == 1 || self.lhs.k <= 1 {
-            return (source, as_wanted(self.lhs.unsigned));
+        let first = unsafe { lhs.ptr.add(rows.start * lhs.row_stride) };
+        let source = LhsRows { ptr: first, rows: rows.len(), ..*lhs };
+        if col_stride == 1 || lhs.k <= 1 {
+            return (source, self.reads(lhs.unsigned));
         }
         // A strided block is gathered once; for a kernel that reads bytes, straight into the signedness it wants.
-        let (dst, unsigned) = match format {
-            LhsFormat::Bytes { unsigned } => (packed, unsigned),
-            LhsFormat::PackedAsIs | LhsFormat::PackedSigned => (gathered, self.lhs.unsigned),
+        let (dst, unsigned) = match self.kernel.lhs {
+            LhsFormat::Bytes { unsigned } => (buffers.packed, unsigned),
+            LhsFormat::PackedAsIs | LhsFormat::PackedSigned => (buffers.gathered, lhs.unsigned),
         };
-        let flip = if unsigned == self.lhs.unsigned { 0 } else { 0x80 };
-        let row_stride = kernels::layout::byte_row_stride(self.lhs.k);
+        let flip = if unsigned == lhs.unsigned { 0 } else { 0x80 };
+        let row_stride = kernels::layout::byte_row_stride(lhs.k);
         // SAFETY: the view reaches every element of the block; the scratch has room for its rows.
-        unsafe { gather(&source, self.lhs_col_stride, flip, dst, row_stride) };
-        (LhsRows { ptr: dst, row_stride, unsigned, ..source }, as_wanted(unsigned))
+        unsafe { gather(&source, col_stride, flip, dst, row_stride) };
+        (LhsRows { ptr: dst, row_stride, unsigned, ..source }, self.reads(unsigned))
     }
+
+    /// The kernel reads rows of bytes of that signedness as they are.
+    fn reads(&self, unsigned: bool) -> bool {
+        matches!(self.kernel.lhs, LhsFormat::Bytes { unsigned: wanted } if wanted == unsigned)
+    }
+
+    /// As [`Product::block`], of the patches of an image. They are copied from it straight into what the kernel reads, or, for
+    /// kernels with a format of their own, a few at a time into a buffer that stays in the first cache level and from there.
+    ///
+    /// # Safety
+    /// As [`Product::block`].
+    #[cfg(feature = "alloc")]
+    unsafe fn patches(
+        &self,
+        patches: &PatchBytes,
+        rows: Range<usize>,
+        buffers: &Buffers,
+    ) -> (*const u8, usize) {
+        let (dst, unsigned, chunk) = match self.kernel.lhs {
+            LhsFormat::Bytes { unsigned } => (buffers.packed, unsigned, rows.len()),
+            _ => (buffers.gathered, patches.unsigned, self.depth.chunk_rows()),
+        };
+        let flip = if unsigned == patches.unsigned { 0 } else { 0x80 };
+        let row_stride = kernels::layout::byte_row_stride(self.k);
+        let packs = !self.reads(unsigned);
+        let mut start = rows.start;
+        while start < rows.end {
+            // Panels of rows are the same as if the block were packed at once: the last chunk has at least one whole panel.
+            let left = rows.end - start;
+            let count = if left >= chunk + self.kernel.mr { chunk } else { left };
+            // SAFETY: the rows are patches of the image; the buffers have room for a block.
+            unsafe {
+                patches.gather(start..start + count, flip, dst, row_stride);
+                let done = start - rows.start;
+                let source = LhsRows { ptr: dst, row_stride, rows: count, k: self.k, unsigned };
+                if !self.epilogue.rhs_zero.is_null() {
+                    (self.kernel.row_sums)(&source, buffers.sums.add(done));
+                }
+                if packs {
+                    (self.kernel.pack_lhs)(&source, buffers.packed.add(done * self.depth.lhs_stride));
+                }
+            }
+            start += count;
+        }
+        (buffers.packed, self.depth.lhs_stride)
+    }
+}
+
+/// A part's scratch.
+struct Buffers {
+    packed: *mut u8,
+    gathered: *mut u8,
+    sums: *mut i32,
 }
 
 /// Row sums as the kernel sees the rows. Not inlined, as [`gather`]: what few calls need would cost all of them registers.

@@ -1,8 +1,17 @@
-//! Layers: compositions of the product and of quantization, for a network trained in f32 (post-training dynamic quantization).
+//! Layers: compositions of the product and of quantization, for a network trained in f32.
+//!
+//! *Dynamic* quantization needs no data: activations come and leave as f32, and each is measured as it comes. *Static*
+//! quantization knows the range of every activation before: calibration has seen some data, or training has learned it. Then
+//! whatever flows between layers is i8 or u8. [`Network`] does that to a network as a whole.
+//!
+//! # Dynamic
 //!
 //! Weights become narrow symmetric i8 when a layer is made, one scale for each output channel, and are packed once.
-//! Activations come and leave as f32; on the way in each row becomes u8 with a scale and zero point of its own
+//! On the way in each row of activations becomes u8 with a scale and zero point of its own
 //! ([`DynamicQuantizer`](crate::quant::DynamicQuantizer)). The product is exact, so every kernel gives the same bits.
+//!
+//! Layers of images are quantized statically: input and output have scales and zero points that are known beforehand
+//! ([`StaticConfig`]), and bytes go in and come out.
 //!
 //! *Batch*: rows that do not know of each other. *Sequence*: T steps, one after the other; its matrix has T * batch rows, row
 //! `t * batch + b`: PyTorch's (T, batch, features) with the first two axes as one. *State*: what a recurrent layer carries
@@ -14,27 +23,68 @@
 //! | [`Lstm`] | 4H x in, 4H x H, gates i, f, g, o | layers of long short-term memory, in one or both directions |
 //! | [`Gru`] | 3H x in, 3H x H, gates r, z, n | layers of gated recurrent units, in one or both directions |
 //! | [`Embedding`] | rows x features | rows of a table of 8 or 4 bits, as f32 |
+//! | [`Conv2d`] | out x in / groups x height x width | convolutions of NHWC images, statically quantized |
+//! | [`DepthwiseConv2d`] | out x 1 x height x width | the same, each channel by itself |
 //! | [`fold_batch_norm`] | output channels first | the layer before it and the normalization as one layer |
+//!
+//! # Static
+//!
+//! Images are NHWC ([`Nhwc`]); weights keep PyTorch's order. [`StaticConfig`] holds the scales and zero points of a layer's input and
+//! output, and how its weights are quantized: to 8, 4 or 2 bits, with a scale for each output channel, for all, or with scales
+//! that are given.
+//!
+//! | | computes |
+//! |---|---|
+//! | [`Conv2d`] | convolutions, in groups or not |
+//! | [`DepthwiseConv2d`] | convolutions of each channel by itself |
+//! | [`StaticLinear`] | `x W^T + bias` |
+//! | [`Add`] | the sum of two tensors with scales of their own |
+//! | [`AveragePool`], [`MaxPool`] | the average and the largest of pixels |
+//! | [`Network`] | all of them: built in f32, observed, calibrated, converted to a [`QuantizedNetwork`], compared in a [`Report`] |
+//!
+//! # Everywhere
 //!
 //! `forward` allocates nothing: scratch is the caller's, of `workspace_size` bytes, and any alignment. It also serves any
 //! call with fewer rows. All errors are found before anything is written.
 
+mod add;
 mod batch_norm;
 mod config;
+mod conv;
+mod depthwise;
 mod embedding;
+mod filters;
 mod gru;
 mod linear;
 mod lstm;
+mod network;
+mod pool;
 mod projection;
 mod recurrent;
 mod scratch;
+mod static_config;
+mod static_linear;
+mod static_weights;
+mod taps;
 
 pub use {
+    crate::image::{Nhwc, Window},
+    add::Add,
     batch_norm::{BatchNorm, fold_batch_norm},
     config::Config,
+    conv::Conv2d,
+    depthwise::DepthwiseConv2d,
     embedding::Embedding,
+    filters::Filters,
     gru::Gru,
     linear::Linear,
     lstm::{Lstm, LstmState},
+    network::{
+        Activation, Calibration, LayerReport, Network, NetworkConfig, Node, NodeParams, QuantizedNetwork,
+        Report, Weights,
+    },
+    pool::{AveragePool, MaxPool},
     recurrent::RecurrentWeights,
+    static_config::StaticConfig,
+    static_linear::StaticLinear,
 };

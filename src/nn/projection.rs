@@ -9,6 +9,24 @@ use crate::{
     quant::{Grouping, Levels, ParamList, Scheme},
 };
 
+/// The elements row by row.
+///
+/// # Errors
+/// [`Error::SizeOverflow`] for more than memory holds: a view may repeat its rows.
+pub(super) fn row_major<T: Copy + Default>(weights: MatRef<T>) -> Result<Vec<T>, Error> {
+    let (n, k) = (weights.rows(), weights.cols());
+    let overflow = Error::SizeOverflow { what: "weights", rows: n, cols: k };
+    let mut values = Vec::new();
+    values.try_reserve_exact(n.checked_mul(k).ok_or(overflow)?).map_err(|_| overflow)?;
+    for row in 0..n {
+        match weights.row_slice(row) {
+            Some(row) => values.extend_from_slice(row),
+            None => values.extend((0..k).map(|col| weights.get(row, col).unwrap_or_default())),
+        }
+    }
+    Ok(values)
+}
+
 /// `x W^T + bias`, from f32 weights, out x in.
 #[derive(Debug)]
 pub(super) struct Projection {
@@ -24,15 +42,7 @@ impl Projection {
         if let Some(bias) = bias {
             check_len("bias", bias.len(), n)?;
         }
-        let overflow = Error::SizeOverflow { what: "weights", rows: n, cols: k };
-        let mut real = Vec::new();
-        real.try_reserve_exact(n.checked_mul(k).ok_or(overflow)?).map_err(|_| overflow)?;
-        for row in 0..n {
-            match weights.row_slice(row) {
-                Some(row) => real.extend_from_slice(row),
-                None => real.extend((0..k).map(|col| weights.get(row, col).unwrap_or(0.0))),
-            }
-        }
+        let real = row_major(weights)?;
         let levels = Levels::I8.narrow();
         let grouping =
             if config.tensor_weights { Grouping::per_tensor() } else { Grouping::per_channel(&[n, k], 0)? };

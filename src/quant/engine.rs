@@ -2,7 +2,7 @@
 
 use super::{Interval, Levels, Rounding};
 #[cfg(feature = "alloc")]
-use crate::kernels::gates::CellJob;
+use crate::kernels::{add::AddJob, gates::CellJob};
 use crate::{
     Error, FixedPoint, Kernel, Operand,
     kernels::{
@@ -124,6 +124,27 @@ impl Engine {
         unsafe { (self.0.gru)(&job) }
     }
 
+    /// The sum of two slices of quantized values. The caller has checked zero points, scales and clamp.
+    #[cfg(feature = "alloc")]
+    pub fn add<A: Operand, T: Operand>(self, a: &[A], b: &[A], terms: &Terms, out: &mut [T]) {
+        let len = out.len();
+        assert!(a.len() == len && b.len() == len);
+        let job = AddJob {
+            src: [a.as_ptr().cast(), b.as_ptr().cast()],
+            flip: flip::<A>(),
+            zero_points: terms.zero_points,
+            scales: terms.scales,
+            zero_point: terms.zero_point,
+            min: terms.min,
+            max: terms.max,
+            dst: out.as_mut_ptr().cast(),
+            len,
+        };
+        // SAFETY: three slices of `len` values; zero point and clamp are those of 8-bit types, so their differences lie in
+        // -511..=511; the CPU has the kernel's features.
+        unsafe { (self.0.add)(&job) }
+    }
+
     /// Dequantizes.
     pub fn dequantize<T: Operand>(self, values: &[T], scales: &[f32], zero_points: &[i32], out: &mut [f32]) {
         let len = out.len();
@@ -176,4 +197,16 @@ pub(crate) enum Steps<'a> {
     Reciprocal(&'a [f32]),
     Multiply(&'a [f32]),
     Fixed { multipliers: &'a [FixedPoint], double_rounding: bool },
+}
+
+/// How two slices are added.
+#[cfg(feature = "alloc")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub zero_points: [i32; 2],
+    /// Scales of the terms, in steps of the output.
+    pub scales: [f32; 2],
+    pub zero_point: i32,
+    pub min: i32,
+    pub max: i32,
 }

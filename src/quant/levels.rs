@@ -83,6 +83,12 @@ impl Levels {
         (self.max() + self.min() + 1).div_euclid(2)
     }
 
+    /// Of the integers that 8-bit types have between them.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn between(min: i32, max: i32) -> Self {
+        Self { min: min.clamp(-128, 255) as i16, max: max.clamp(-128, 255) as i16 }
+    }
+
     pub(crate) fn check<T: Operand>(self) -> Result<(), Error> {
         if self.min() < T::MIN || self.max() > T::MAX {
             let (min, max) = (self.min(), self.max());

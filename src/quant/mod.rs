@@ -36,7 +36,7 @@ mod requantizer;
 mod weights;
 
 #[cfg(feature = "alloc")]
-pub(crate) use engine::Engine;
+pub(crate) use engine::{Engine, How, Steps, Terms, Values};
 
 #[cfg(feature = "alloc")]
 pub use calibrate::{Calibrator, Quality};

@@ -6,12 +6,15 @@
 mod common;
 mod hardware;
 mod in_process;
+mod layers;
 #[path = "../../src/bench/measurement.rs"]
 mod measurement;
 mod ours;
 mod pairs;
 mod plan;
 mod python;
+#[path = "../../../benches/common/layers.rs"]
+mod real;
 
 use std::{io::Write, path::PathBuf};
 
@@ -21,6 +24,7 @@ use i8gemm::Kernel;
 
 use hardware::{Ceiling, VectorSum};
 use in_process::{GemmF32, Gemmkit, InProcess, Rten, Tract};
+use layers::{LAYERS, Layer};
 use measurement::{Measurement, Message};
 use ours::Operands;
 use pairs::{Contender, Effort};
@@ -64,12 +68,12 @@ fn main() -> Result<()> {
     for row in &mut rows {
         row.opponents.retain(wanted);
     }
-    rows.retain(|row| {
-        let (m, k, n) = row.shape;
-        let chosen = args.shape.is_empty() || args.shape.contains(&format!("{m}x{k}x{n}"));
-        chosen && !row.opponents.is_empty()
-    });
-    say(&Message::Planned(rows.iter().map(|row| row.opponents.len()).sum()))?;
+    let chosen =
+        |(m, k, n): ours::Shape| args.shape.is_empty() || args.shape.contains(&format!("{m}x{k}x{n}"));
+    rows.retain(|row| chosen(row.shape) && !row.opponents.is_empty());
+    let layers = LAYERS.into_iter().filter(|layer| args.threads.contains(&1) && chosen(layer.shape()));
+    let layers: Vec<Layer> = layers.filter(|_| wanted(&Opponent::GemmF32)).collect();
+    say(&Message::Planned(rows.iter().map(|row| row.opponents.len()).sum::<usize>() + layers.len()))?;
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
     let mut ring = Ring { effort, python: start_python(&args, &rows)?, skipped: Vec::new() };
     for row in &rows {
@@ -77,7 +81,7 @@ fn main() -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(row.threads).build()?;
         pool.install(|| ring.row(row))?;
     }
-    Ok(())
+    layers.into_iter().try_for_each(|layer| ring.layer(layer, best))
 }
 
 fn say(message: &Message) -> Result<()> {
@@ -156,6 +160,27 @@ impl Ring {
             }
             Ok(())
         })
+    }
+
+    /// A layer or block beside its f32 form, whose products are the `gemm` crate's.
+    fn layer(&mut self, layer: Layer, kernel: Kernel) -> Result<()> {
+        let ((m, k, n), peer) = (layer.shape(), name(&Opponent::GemmF32, kernel));
+        say(&Message::Measuring(format!("{m}x{k}x{n} {}, {peer}", layer.op)))?;
+        let pairs = layers::with(layer, kernel, |ours, theirs| pairs::pairs(self.effort, 1, ours, theirs))?;
+        say(&Message::Measured(Measurement {
+            m,
+            k,
+            n,
+            op: layer.op.into(),
+            kernel: kernel.name().into(),
+            threads: 1,
+            ours_gmacs: pairs.ours / 1e9,
+            peer,
+            peer_gmacs: pairs.peer / 1e9,
+            ratio: pairs.ratio,
+            ceiling_gmacs: None,
+            agrees: None,
+        }))
     }
 
     fn skip(&mut self, why: String) -> Result<()> {

@@ -1,0 +1,374 @@
+//! Depthwise convolution: every channel with filters of its own. Written once over [`Taps`], compiled for each instruction set
+//! by [`depthwise_functions`].
+//!
+//! A product would have one column for each group, so this has a loop of its own: channels are the lanes, and a tile is `R`
+//! pixels of an output row by two vectors of channels. Taps come in pairs, which is what multiply-adds of i16 take:
+//!
+//! ```text
+//! for each block of channels                       two vectors; column parameters are gathered
+//!     for each run of pixels                       pixels whose taps are evenly spaced in memory
+//!         for each tile of R pixels
+//!             for each pair of taps                sums[r] += a[r] * w[a] + b[r] * w[b]
+//! ```
+//!
+//! Where a tap reads is an address and a step ([`Tap`]): a run in the middle of a row has one for each tap, whatever the
+//! stride and dilation; a pixel at the border is a run of its own, whose taps in the padding read a row of zero points. Nothing
+//! is copied.
+//!
+//! Weights are i16, in blocks of `B` = two vectors of channels, tap pairs side by side, an odd last tap with a pair of weight 0:
+//!
+//! ```text
+//! value(c, t) at (c / B) * pairs * 2 B + (t / 2) * 2 B + (c % B) * 2 + t % 2
+//! ```
+//!
+//! The last block holds the last `B` channels, so it overlaps the one before where channels are not a multiple of B, and
+//! nothing is read behind a pixel; fewer than `B` channels are copied into a buffer.
+//!
+//! Exact: products of i8 or u8 by i8 are at most 255 * 128 in magnitude, and every sum of them is i32.
+
+use core::{ffi::c_void, mem::MaybeUninit};
+
+use super::{
+    Epilogue, Store,
+    depthwise3x3::ThreeJob,
+    epilogue::{
+        Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd, finish,
+    },
+    lanes::Lanes,
+};
+
+/// Pixels of the largest tile.
+const MR: usize = 4;
+
+/// What a tap reads: channel 0 of the run's pixel `i` is at `ptr + i * step`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tap {
+    pub ptr: *const u8,
+    /// Bytes.
+    pub step: usize,
+}
+
+/// Pixels of an output row whose taps are evenly spaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// First pixel.
+    pub pixel: usize,
+    pub count: usize,
+    /// One for each tap.
+    pub taps: *const Tap,
+}
+
+/// Some pixels, which are rows of the epilogue, by all channels.
+///
+/// Safety contract of [`Depthwise::run`]:
+/// - every tap is readable for `channels` bytes at each of its run's pixels;
+/// - `weights` are those of `channels` channels and `taps` taps;
+/// - the epilogue is valid for the channels, and has one zero point for all rows and no `rhs_zero`;
+/// - `out` is writable at `pixel * out_row_stride + c * out_col_stride` for every pixel of a run and `c < channels`, and nothing
+///   else touches those elements during the call; sums are not accumulated.
+pub(crate) struct DepthwiseJob<'a> {
+    pub runs: &'a [Run],
+    pub taps: usize,
+    pub channels: usize,
+    /// Values are u8 rather than i8.
+    pub unsigned: bool,
+    pub weights: *const i16,
+    pub epilogue: &'a Epilogue,
+    /// Channel 0 among the columns of the epilogue.
+    pub first_col: usize,
+    /// Of pixel 0.
+    pub out: *mut c_void,
+    /// Elements of the output type.
+    pub out_row_stride: usize,
+    /// Elements of the output type.
+    pub out_col_stride: usize,
+}
+
+/// The function, compiled for one instruction set.
+pub(crate) struct Depthwise {
+    /// Channels of a block of weights: at most [`MAX_BLOCK`].
+    pub block: usize,
+    /// Safety: the CPU has the kernel's features; otherwise as [`DepthwiseJob`] says.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
+    pub run: unsafe fn(&DepthwiseJob),
+    /// For 3 x 3 taps of stride 1, if there is something better. Safety: as `run`, and [`ThreeJob`].
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
+    pub three: Option<unsafe fn(&ThreeJob)>,
+}
+
+/// Channels of the largest block.
+pub(crate) const MAX_BLOCK: usize = 32;
+
+/// The part that an instruction set writes for itself.
+///
+/// # Safety
+/// `add` reads `2 * LANES` bytes at every address it is given, and twice as many weights.
+pub(super) unsafe trait Taps {
+    type V: Lanes;
+
+    /// `sums[r] += a[r] * weights[.., 0] + b[r] * weights[.., 1]` for `R` pixels, of which `r` is at `ptr + r * step`, by two
+    /// vectors of channels.
+    ///
+    /// # Safety
+    /// The pixels and weights are readable; the CPU has the features.
+    unsafe fn add<const UNSIGNED: bool, const R: usize>(
+        a: Tap,
+        b: Tap,
+        weights: *const i16,
+        sums: &mut [[<Self::V as Lanes>::I; 2]; R],
+    );
+}
+
+/// A table of [`Depthwise`] over a kind of [`Taps`], compiled for the CPU features named.
+macro_rules! depthwise_functions {
+    ($taps:ty $(, $features:literal)?) => {{
+        use $crate::kernels::depthwise::{self, Depthwise, DepthwiseJob};
+
+        /// # Safety
+        /// As [`DepthwiseJob`].
+        $(#[target_feature(enable = $features)])?
+        unsafe fn run(job: &DepthwiseJob) {
+            // SAFETY: the caller's.
+            unsafe { depthwise::run::<$taps>(job) }
+        }
+
+        Depthwise { block: depthwise::block::<$taps>(), run, three: None }
+    }};
+}
+pub(super) use depthwise_functions;
+
+/// As [`depthwise_functions`], over a kind of [`PairTaps`](super::depthwise3x3::PairTaps).
+#[allow(unused_macros, reason = "not every target has pairs")]
+macro_rules! paired_depthwise_functions {
+    ($taps:ty, $features:literal) => {{
+        use $crate::kernels::depthwise3x3::{self, ThreeJob};
+
+        /// # Safety
+        /// As [`ThreeJob`].
+        #[target_feature(enable = $features)]
+        unsafe fn three(job: &ThreeJob) {
+            // SAFETY: the caller's.
+            unsafe { depthwise3x3::run::<$taps>(job) }
+        }
+
+        Depthwise { three: Some(three), ..depthwise_functions!($taps, $features) }
+    }};
+}
+#[allow(unused_imports, reason = "as above")]
+pub(super) use paired_depthwise_functions;
+
+/// Channels of a block.
+pub(super) const fn block<T: Taps>() -> usize {
+    2 * T::V::LANES
+}
+
+/// # Safety
+/// As [`DepthwiseJob`]; the CPU has the features of `T`.
+#[inline(always)]
+pub(super) unsafe fn run<T: Taps>(job: &DepthwiseJob) {
+    // SAFETY: the caller's; the end agrees with the store.
+    unsafe {
+        match job.epilogue.store {
+            // Integer requantization starts as an i32 tile in the buffer.
+            Store::I32 { .. } | Store::Fixed { .. } => signs::<T, EndI32>(job, 4),
+            Store::F32 { .. } => signs::<T, EndF32>(job, 4),
+            Store::HalfEven { .. } => signs::<T, EndByte>(job, 1),
+        }
+    }
+}
+
+/// # Safety
+/// As [`run`]; `element` is the size of what the end `E` writes.
+#[inline(always)]
+unsafe fn signs<T: Taps, E: End>(job: &DepthwiseJob, element: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        if job.unsigned {
+            blocks::<T, E, true>(job, element);
+        } else {
+            blocks::<T, E, false>(job, element);
+        }
+    }
+}
+
+/// # Safety
+/// As [`signs`].
+#[inline(always)]
+unsafe fn blocks<T: Taps, E: End, const UNSIGNED: bool>(job: &DepthwiseJob, element: usize) {
+    let width = block::<T>();
+    let stride = job.taps.div_ceil(2) * 2 * width;
+    let mut columns = Columns::NEW;
+    let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
+    let mut block = 0;
+    while block * width < job.channels {
+        let first = (block * width).min(job.channels.saturating_sub(width));
+        let count = width.min(job.channels);
+        // SAFETY: channels `first .. first + count` are the job's, and the block has weights.
+        unsafe {
+            columns.fill::<T::V>(job.epilogue, job.first_col + first, count, width);
+            let block = Block { first, count, weights: job.weights.add(block * stride), columns: &columns };
+            for run in job.runs {
+                pixels::<T, E, UNSIGNED>(job, run, &block, &mut buffer, element);
+            }
+        }
+        block += 1;
+    }
+}
+
+/// A block of channels.
+struct Block<'a> {
+    first: usize,
+    count: usize,
+    weights: *const i16,
+    columns: &'a Columns,
+}
+
+/// All pixels of a run by a block of channels.
+///
+/// # Safety
+/// As [`blocks`].
+#[inline(always)]
+unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
+    job: &DepthwiseJob,
+    run: &Run,
+    block: &Block,
+    buffer: &mut TileBuffer,
+    element: usize,
+) {
+    let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
+    let element = if fixed { 1 } else { element };
+    let whole = block.count == self::block::<T>();
+    let direct = !fixed && job.out_col_stride == 1 && whole;
+    let mut done = 0;
+    while done < run.count {
+        let left = run.count - done;
+        let rows = if !whole {
+            1
+        } else if left >= MR {
+            MR
+        } else if left >= 2 {
+            2
+        } else {
+            1
+        };
+        // SAFETY: the pixels and channels are the job's; the buffer has room for the largest tile.
+        unsafe {
+            let out = (run.pixel + done) * job.out_row_stride + block.first * job.out_col_stride;
+            let out = job.out.cast::<u8>().add(out * element).cast::<c_void>();
+            let mut end = TileEnd {
+                columns: block.columns,
+                epilogue: job.epilogue,
+                row: 0,
+                row_sums: core::ptr::null(),
+                out,
+                out_stride: job.out_row_stride,
+                accumulate: false,
+            };
+            if !direct {
+                end.out = buffer.0.as_mut_ptr().cast();
+                end.out_stride = MAX_COLS;
+            }
+            match rows {
+                1 if !whole => few::<T, E, UNSIGNED>(job, run, done, block, &end),
+                1 => tile::<T, E, UNSIGNED, 1>(job, run, done, block, &end),
+                2 => tile::<T, E, UNSIGNED, 2>(job, run, done, block, &end),
+                _ => tile::<T, E, UNSIGNED, MR>(job, run, done, block, &end),
+            }
+            if !direct {
+                let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);
+                let place = Place { rows, cols: block.count, out, row_stride, col_stride };
+                E::flush::<T::V>(buffer, &end, &place);
+            }
+        }
+        done += rows;
+    }
+}
+
+/// `R` pixels by a whole block.
+///
+/// # Safety
+/// As [`pixels`].
+#[inline(always)]
+unsafe fn tile<T: Taps, E: End, const UNSIGNED: bool, const R: usize>(
+    job: &DepthwiseJob,
+    run: &Run,
+    done: usize,
+    block: &Block,
+    end: &TileEnd,
+) {
+    // SAFETY: taps and weights are readable for the block; the pixels are the run's.
+    unsafe {
+        let mut sums = [[T::V::splat_i(0); 2]; R];
+        let at = |tap: usize| {
+            let Tap { ptr, step } = *run.taps.add(tap);
+            Tap { ptr: ptr.add(done * step + block.first), step }
+        };
+        let mut weights = block.weights;
+        for pair in 0..job.taps / 2 {
+            T::add::<UNSIGNED, R>(at(2 * pair), at(2 * pair + 1), weights, &mut sums);
+            weights = weights.add(2 * self::block::<T>());
+        }
+        if !job.taps.is_multiple_of(2) {
+            let last = at(job.taps - 1);
+            T::add::<UNSIGNED, R>(last, last, weights, &mut sums);
+        }
+        finish::<T::V, E, R, 2>(sums, end);
+    }
+}
+
+/// One pixel by a block that is all there is and not whole.
+///
+/// # Safety
+/// As [`pixels`].
+#[inline(always)]
+unsafe fn few<T: Taps, E: End, const UNSIGNED: bool>(
+    job: &DepthwiseJob,
+    run: &Run,
+    done: usize,
+    block: &Block,
+    end: &TileEnd,
+) {
+    // SAFETY: taps are readable for the block's channels, the copies for a whole block.
+    unsafe {
+        let mut sums = [[T::V::splat_i(0); 2]; 1];
+        let mut copies = [[0u8; MAX_BLOCK]; 2];
+        let mut weights = block.weights;
+        for first in (0..job.taps).step_by(2) {
+            for (i, copy) in copies.iter_mut().enumerate() {
+                let Tap { ptr, step } = *run.taps.add((first + i).min(job.taps - 1));
+                ptr.add(done * step).copy_to_nonoverlapping(copy.as_mut_ptr(), block.count);
+            }
+            let [a, b] = [0, 1].map(|i| Tap { ptr: copies[i].as_ptr(), step: 0 });
+            T::add::<UNSIGNED, 1>(a, b, weights, &mut sums);
+            weights = weights.add(2 * self::block::<T>());
+        }
+        finish::<T::V, E, 1, 2>(sums, end);
+    }
+}
+
+/// i16 that the weights of so many channels and taps take.
+#[cfg(feature = "alloc")]
+pub(crate) fn weights_len(block: usize, channels: usize, taps: usize) -> Option<usize> {
+    channels.checked_next_multiple_of(block)?.checked_mul(taps.checked_next_multiple_of(2)?)
+}
+
+/// Packs weights, `weight(channel, tap)`, in the order described above.
+#[cfg(feature = "alloc")]
+pub(crate) fn pack_weights(
+    block: usize,
+    channels: usize,
+    taps: usize,
+    weight: impl Fn(usize, usize) -> i8,
+    dst: &mut [i16],
+) {
+    let pairs = taps.div_ceil(2);
+    dst.fill(0);
+    for (index, dst) in dst.chunks_exact_mut(pairs * 2 * block).enumerate() {
+        let first = (index * block).min(channels.saturating_sub(block));
+        for c in 0..block.min(channels) {
+            for t in 0..taps {
+                dst[t / 2 * 2 * block + 2 * c + t % 2] = weight(first + c, t).into();
+            }
+        }
+    }
+}

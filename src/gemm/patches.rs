@@ -1,0 +1,274 @@
+//! The rows of a product that is a convolution: the patches of an image, one for each place of the window.
+//!
+//! No matrix of patches is ever made. A block of them, as large as a block of rows of any product, is copied from the image
+//! when the product gets to it: a row of the window whose taps are neighbours is one run of bytes in an NHWC image.
+
+use core::{marker::PhantomData, ops::Range};
+
+use crate::{
+    Error, Operand,
+    gemm::plan::check_shape,
+    image::{Axis, Nhwc, Window},
+};
+
+/// The patches that a window cuts from some adjacent channels of a batch of images: row `(n * out_height + y) * out_width + x`
+/// of M, and `(tap_row * window_width + tap_column) * depth + channel` of K. Taps in the padding have the zero point.
+pub(crate) struct Patches<'a, A> {
+    bytes: PatchBytes,
+    zero_point: i32,
+    life: PhantomData<&'a [A]>,
+}
+
+/// The same without the types: what the threads of a product read.
+#[derive(Clone, Copy)]
+pub(crate) struct PatchBytes {
+    /// First channel of the first pixel.
+    ptr: *const u8,
+    shape: Nhwc,
+    out: Nhwc,
+    rows: Axis,
+    cols: Axis,
+    /// Channels of a patch.
+    depth: usize,
+    /// What the padding holds.
+    fill: u8,
+    /// The bytes are u8 values rather than i8.
+    pub unsigned: bool,
+}
+
+impl<'a, A: Operand> Patches<'a, A> {
+    /// Of `channels` of the images `x`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `x` does not have that shape or the shape not those channels; [`Error::Window`],
+    /// [`Error::SizeOverflow`], [`Error::Zero`].
+    pub fn new(
+        x: &'a [A],
+        shape: Nhwc,
+        window: &Window,
+        channels: Range<usize>,
+        zero_point: i32,
+    ) -> Result<Self, Error> {
+        check_shape("elements of x", shape.elements()?, x.len())?;
+        if channels.start > channels.end || channels.end > shape.channels {
+            let what = "channels";
+            return Err(Error::SubMatrix {
+                what,
+                start: channels.start,
+                end: channels.end,
+                len: shape.channels,
+            });
+        }
+        let out = window.output(shape, channels.len())?;
+        out.pixels()?;
+        let (height, width) = window.size();
+        let overflow = Error::SizeOverflow { what: "patch", rows: height, cols: width };
+        height.checked_mul(width).and_then(|t| t.checked_mul(channels.len())).ok_or(overflow)?;
+        let bytes = PatchBytes {
+            ptr: x.as_ptr().cast::<u8>().wrapping_add(channels.start),
+            shape,
+            out,
+            rows: window.height,
+            cols: window.width,
+            depth: channels.len(),
+            fill: zero_point as u8,
+            unsigned: A::MIN == 0,
+        };
+        Ok(Self { bytes, zero_point, life: PhantomData })
+    }
+
+    /// Values of a patch.
+    pub fn k(&self) -> usize {
+        self.bytes.rows.size * self.bytes.cols.size * self.bytes.depth
+    }
+
+    pub fn zero_point(&self) -> i32 {
+        self.zero_point
+    }
+
+    /// Bytes from one patch to the next, if each is contiguous in the image and they are evenly spaced: the product then reads
+    /// the image as a matrix.
+    pub fn row_stride(&self) -> Option<usize> {
+        let PatchBytes { shape, out, rows, cols, depth, .. } = &self.bytes;
+        if [rows, cols].iter().any(|axis| axis.before > 0 || axis.after > 0) {
+            return None;
+        }
+        let across = cols.size == 1 || (cols.dilation == 1 && *depth == shape.channels);
+        let down = rows.size == 1
+            || (across && rows.dilation == 1 && cols.size == shape.width && *depth == shape.channels);
+        if !across || !down {
+            return None;
+        }
+        // Elements from one place of the window to the next across, down, and from image to image; where there is only one
+        // place in a direction its step is whatever suits the others.
+        let steps = [
+            (out.width, cols.stride * shape.channels),
+            (out.height, rows.stride * shape.width * shape.channels),
+            (out.batch, shape.height * shape.width * shape.channels),
+        ];
+        let mut stride = None;
+        let mut places = 1;
+        for (count, step) in steps {
+            if count > 1 {
+                match stride {
+                    None => stride = Some(step),
+                    Some(stride) if step == stride * places => {}
+                    Some(_) => return None,
+                }
+            }
+            places *= count;
+        }
+        Some(stride.unwrap_or(*depth))
+    }
+
+    pub(super) fn bytes(&self) -> PatchBytes {
+        self.bytes
+    }
+}
+
+impl PatchBytes {
+    /// Patches.
+    pub fn rows(&self) -> usize {
+        self.out.batch * self.out.height * self.out.width
+    }
+
+    /// Copies patches, `dst[i * row_stride + k] = patch[i][k] ^ flip`.
+    ///
+    /// # Safety
+    /// The image is readable, the patches lie among its [`PatchBytes::rows`], and `dst` has room for them.
+    pub unsafe fn gather(&self, patches: Range<usize>, flip: u8, dst: *mut u8, row_stride: usize) {
+        let (width, height) = (self.out.width, self.out.height);
+        let mut x = patches.start % width;
+        let mut y = patches.start / width % height;
+        let mut n = patches.start / width / height;
+        for i in 0..patches.len() {
+            // SAFETY: the caller's; (n, y, x) is the patch's place.
+            unsafe { self.gather_one(n, y, x, flip, dst.add(i * row_stride)) };
+            x += 1;
+            if x == width {
+                (x, y) = (0, y + 1);
+                if y == height {
+                    (y, n) = (0, n + 1);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`PatchBytes::gather`], for one patch.
+    #[inline]
+    unsafe fn gather_one(&self, n: usize, y: usize, x: usize, flip: u8, mut dst: *mut u8) {
+        let Self { shape, rows, cols, depth, .. } = self;
+        // The taps of a row that lie inside the image are `inside`: the same for every row of the window.
+        let first = x * cols.stride;
+        let inside = {
+            let start = cols.before.saturating_sub(first).div_ceil(cols.dilation).min(cols.size);
+            let end =
+                (shape.width + cols.before).saturating_sub(first).div_ceil(cols.dilation).min(cols.size);
+            start..end.max(start)
+        };
+        let row_bytes = cols.size * depth;
+        let one_run = cols.dilation == 1 && *depth == shape.channels;
+        for tap in 0..rows.size {
+            // SAFETY: taps inside the image are readable for `depth` channels; `dst` has room for the patch.
+            unsafe {
+                match rows.pixel(y, tap, shape.height) {
+                    Some(row) if !inside.is_empty() => {
+                        dst.write_bytes(self.fill ^ flip, inside.start * depth);
+                        let pixel = first + inside.start * cols.dilation - cols.before;
+                        let from = ((n * shape.height + row) * shape.width + pixel) * shape.channels;
+                        let (from, to) = (self.ptr.add(from), dst.add(inside.start * depth));
+                        if one_run {
+                            copy(from, to, inside.len() * depth, flip);
+                        } else {
+                            for i in 0..inside.len() {
+                                copy(
+                                    from.add(i * cols.dilation * shape.channels),
+                                    to.add(i * depth),
+                                    *depth,
+                                    flip,
+                                );
+                            }
+                        }
+                        let behind = (cols.size - inside.end) * depth;
+                        dst.add(inside.end * depth).write_bytes(self.fill ^ flip, behind);
+                    }
+                    _ => dst.write_bytes(self.fill ^ flip, row_bytes),
+                }
+                dst = dst.add(row_bytes);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `count` bytes are readable at `from` and writable at `to`, and do not overlap.
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, count: usize, flip: u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        if flip == 0 {
+            from.copy_to_nonoverlapping(to, count);
+        } else {
+            for i in 0..count {
+                *to.add(i) = *from.add(i) ^ flip;
+            }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use crate::{Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs, Rhs, Sequential};
+
+    /// Patches as a matrix of their own give the same product, with zero points of both operands and in several blocks.
+    #[test]
+    fn patches_are_rows() -> Result<(), Error> {
+        let shape = Nhwc::new(1, 30, 31, 7);
+        let window = Window::new(3, 4).padding(1, 2).stride(1, 1).dilation(2, 1);
+        let byte = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
+        let x: Vec<u8> = (0..shape.elements()?).map(byte).collect();
+        let patches = Patches::new(&x, shape, &window, 1..6, 9)?;
+        let (m, k, n) = (patches.bytes.rows(), patches.k(), 11);
+        let mut matrix = vec![0u8; m * k];
+        // SAFETY: the matrix has room for every patch.
+        unsafe { patches.bytes.gather(0..m, 0, matrix.as_mut_ptr(), k) };
+        // One value by its definition: patch (10, 20), tap (2, 3), channel 4 of 1..6.
+        let pixel = (10 + 2 * 2 - 1) * 31 + 20 + 3 - 2;
+        assert_eq!(matrix[(10 * patches.bytes.out.width + 20) * k + (2 * 4 + 3) * 5 + 4], x[pixel * 7 + 5]);
+        assert!(matrix[..5].iter().all(|&value| value == 9));
+
+        let w: Vec<i8> = (0..k * n).map(|i| byte(i + 1000) as i8).collect();
+        let rhs = Rhs::new(MatRef::row_major(&w, k, n)?).zero_point(5);
+        for kernel in Kernel::available() {
+            let weights = PackedRhs::pack_for(kernel, rhs)?;
+            let gemm = Gemm::new(&weights, Output::i32())?;
+            let mut scratch = gemm.workspace(m)?;
+            let (mut y, mut expected) = (vec![0; m * n], vec![0; m * n]);
+            let out = MatMut::row_major(&mut expected, m, n)?;
+            gemm.run(Lhs::new(MatRef::row_major(&matrix, m, k)?).zero_point(9), out, &mut scratch)?;
+            gemm.run_patches(&Sequential, &patches, MatMut::row_major(&mut y, m, n)?, &mut scratch)?;
+            assert_eq!(y, expected, "{kernel}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn images_that_are_matrices() -> Result<(), Error> {
+        let x = [0u8; 4 * 6 * 8 * 3];
+        let stride = |shape: Nhwc, window: Window| -> Result<Option<usize>, Error> {
+            let elements = shape.elements()?;
+            Ok(Patches::new(&x[..elements], shape, &window, 0..shape.channels, 0)?.row_stride())
+        };
+        let image = Nhwc::new(4, 6, 8, 3);
+        assert_eq!(stride(image, Window::new(1, 1))?, Some(3));
+        assert_eq!(stride(image, Window::new(1, 1).padding(0, 1))?, None);
+        assert_eq!(stride(image, Window::new(1, 1).stride(1, 2))?, Some(6));
+        assert_eq!(stride(image, Window::new(1, 1).stride(2, 1))?, None);
+        assert_eq!(stride(image, Window::new(6, 8))?, Some(6 * 8 * 3));
+        assert_eq!(stride(image, Window::new(2, 8).stride(2, 1))?, Some(2 * 8 * 3));
+        assert_eq!(stride(image, Window::new(3, 7))?, None);
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! Images, and windows that slide over them.
+
+use crate::Error;
+
+/// The shape of a batch of images, stored with the channels of a pixel together (NHWC): the element of image `n`, row `y`,
+/// column `x` and channel `c` at `((n * height + y) * width + x) * channels + c`.
+///
+/// ```
+/// use i8gemm::nn::Nhwc;
+/// assert_eq!(Nhwc::new(2, 56, 56, 64).elements()?, 2 * 56 * 56 * 64);
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nhwc {
+    /// Images.
+    pub batch: usize,
+    /// Rows of pixels of an image.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+    /// Elements of a pixel.
+    pub channels: usize,
+}
+
+impl Nhwc {
+    /// Of so many images, rows, columns and channels.
+    #[must_use]
+    pub const fn new(batch: usize, height: usize, width: usize, channels: usize) -> Self {
+        Self { batch, height, width, channels }
+    }
+
+    /// Pixels of all images.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn pixels(&self) -> Result<usize, Error> {
+        let pixels = self.batch.checked_mul(self.height).and_then(|rows| rows.checked_mul(self.width));
+        pixels.ok_or(Error::SizeOverflow { what: "image", rows: self.height, cols: self.width })
+    }
+
+    /// Elements of all images.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn elements(&self) -> Result<usize, Error> {
+        let overflow = Error::SizeOverflow { what: "image", rows: self.height, cols: self.width };
+        let elements = self.pixels()?.checked_mul(self.channels).ok_or(overflow)?;
+        // Offsets inside a slice are at most isize::MAX.
+        if elements > isize::MAX as usize { Err(overflow) } else { Ok(elements) }
+    }
+}
+
+/// A window that slides over an image: its size, the steps it takes, the padding around the image, and the distance between
+/// its taps. Padding stands for the real 0: taps there read the zero point.
+///
+/// ```
+/// use i8gemm::nn::Window;
+/// let halving = Window::new(3, 3).stride(2, 2).padding(1, 1);
+/// assert_eq!(halving.output_size(112, 111)?, (56, 56));
+/// // TensorFlow's SAME pads an even image by 0 before and 1 behind.
+/// assert_eq!(Window::new(3, 3).stride(2, 2).same(112, 112)?.output_size(112, 112)?, (56, 56));
+/// assert!(Window::new(5, 5).output_size(4, 4).is_err());
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    pub(crate) height: Axis,
+    pub(crate) width: Axis,
+}
+
+/// One direction of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Axis {
+    /// Taps.
+    pub size: usize,
+    /// Pixels from one place of the window to the next.
+    pub stride: usize,
+    /// Pixels from one tap to the next.
+    pub dilation: usize,
+    /// Padding above or to the left.
+    pub before: usize,
+    /// Padding below or to the right.
+    pub after: usize,
+}
+
+impl Axis {
+    const fn new(size: usize) -> Self {
+        Self { size, stride: 1, dilation: 1, before: 0, after: 0 }
+    }
+
+    /// The same without padding.
+    pub const fn unpadded(self) -> Self {
+        Self { before: 0, after: 0, ..self }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        for (what, value) in
+            [("window size", self.size), ("stride", self.stride), ("dilation", self.dilation)]
+        {
+            if value == 0 {
+                return Err(Error::Zero { what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Pixels from the first tap to one past the last.
+    fn extent(&self) -> Option<usize> {
+        (self.size - 1).checked_mul(self.dilation)?.checked_add(1)
+    }
+
+    /// Places of the window along `len` pixels.
+    fn places(&self, what: &'static str, len: usize) -> Result<usize, Error> {
+        self.check()?;
+        let overflow = Error::SizeOverflow { what: "window", rows: self.size, cols: len };
+        let padded = len.checked_add(self.before).and_then(|len| len.checked_add(self.after));
+        let padded = padded.filter(|&len| isize::try_from(len).is_ok()).ok_or(overflow)?;
+        let extent = self.extent().ok_or(overflow)?;
+        if extent > padded {
+            return Err(Error::Window { what, extent, padded });
+        }
+        Ok((padded - extent) / self.stride + 1)
+    }
+
+    /// The padding that leaves `ceil(len / stride)` places, more of it behind if it is odd.
+    fn same(self, len: usize) -> Result<Self, Error> {
+        self.check()?;
+        let overflow = Error::SizeOverflow { what: "window", rows: self.size, cols: len };
+        let extent = self.extent().ok_or(overflow)?;
+        let last = len.div_ceil(self.stride).saturating_sub(1) * self.stride;
+        let padding = last.checked_add(extent).ok_or(overflow)?.saturating_sub(len);
+        Ok(Self { before: padding / 2, after: padding - padding / 2, ..self })
+    }
+
+    /// The pixel, or `None` in the padding, that a tap reads at a place of the window.
+    #[inline]
+    pub fn pixel(&self, place: usize, tap: usize, len: usize) -> Option<usize> {
+        (place * self.stride + tap * self.dilation).checked_sub(self.before).filter(|&at| at < len)
+    }
+}
+
+impl Window {
+    /// `height` x `width` taps, next to each other, that move by one pixel, without padding.
+    #[must_use]
+    pub const fn new(height: usize, width: usize) -> Self {
+        Self { height: Axis::new(height), width: Axis::new(width) }
+    }
+
+    /// Pixels between places of the window, down and across.
+    #[must_use]
+    pub const fn stride(mut self, down: usize, across: usize) -> Self {
+        (self.height.stride, self.width.stride) = (down, across);
+        self
+    }
+
+    /// Rows of padding above and as many below, columns to the left and as many to the right: PyTorch's padding.
+    #[must_use]
+    pub const fn padding(self, rows: usize, columns: usize) -> Self {
+        self.padding_each([rows, rows], [columns, columns])
+    }
+
+    /// Rows of padding above and below, columns to the left and to the right.
+    #[must_use]
+    pub const fn padding_each(mut self, rows: [usize; 2], columns: [usize; 2]) -> Self {
+        [self.height.before, self.height.after] = rows;
+        [self.width.before, self.width.after] = columns;
+        self
+    }
+
+    /// Pixels between taps, down and across.
+    #[must_use]
+    pub const fn dilation(mut self, down: usize, across: usize) -> Self {
+        (self.height.dilation, self.width.dilation) = (down, across);
+        self
+    }
+
+    /// TensorFlow's SAME padding for images of that size: `ceil(size / stride)` places in each direction.
+    ///
+    /// # Errors
+    /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::SizeOverflow`].
+    pub fn same(self, height: usize, width: usize) -> Result<Self, Error> {
+        Ok(Self { height: self.height.same(height)?, width: self.width.same(width)? })
+    }
+
+    /// Taps, down and across.
+    #[must_use]
+    pub const fn size(&self) -> (usize, usize) {
+        (self.height.size, self.width.size)
+    }
+
+    /// Places of the window on an image, down and across: `(size + padding - extent) / stride + 1`, rounded down, with an
+    /// extent of `(taps - 1) * dilation + 1`.
+    ///
+    /// # Errors
+    /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::Window`] when the window does not fit the padded image;
+    /// [`Error::SizeOverflow`].
+    pub fn output_size(&self, height: usize, width: usize) -> Result<(usize, usize), Error> {
+        Ok((self.height.places("rows", height)?, self.width.places("columns", width)?))
+    }
+
+    /// The images of one output channel each window place gives, from images of that shape.
+    pub(crate) fn output(&self, input: Nhwc, channels: usize) -> Result<Nhwc, Error> {
+        let (height, width) = self.output_size(input.height, input.width)?;
+        Ok(Nhwc { batch: input.batch, height, width, channels })
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.height.check()?;
+        self.width.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_the_frameworks() -> Result<(), Error> {
+        // PyTorch: floor((n + 2 p - d (k - 1) - 1) / s + 1).
+        assert_eq!(Window::new(3, 5).padding(1, 2).stride(2, 3).output_size(7, 9)?, (4, 3));
+        assert_eq!(Window::new(3, 3).dilation(2, 4).output_size(7, 9)?, (3, 1));
+        // TensorFlow's SAME.
+        let same = Window::new(3, 3).stride(2, 2).same(5, 6)?;
+        assert_eq!(same, Window::new(3, 3).stride(2, 2).padding_each([1, 1], [0, 1]));
+        assert_eq!(Window::new(1, 1).stride(3, 3).same(5, 6)?.output_size(5, 6)?, (2, 2));
+        assert_eq!(
+            Window::new(4, 1).output_size(3, 3),
+            Err(Error::Window { what: "rows", extent: 4, padded: 3 })
+        );
+        assert_eq!(Window::new(1, 0).output_size(3, 3), Err(Error::Zero { what: "window size" }));
+        assert!(Window::new(1, 3).dilation(1, usize::MAX).output_size(3, 3).is_err());
+        assert!(Window::new(1, 3).padding(0, usize::MAX / 2).output_size(3, 3).is_err());
+        assert!(Nhwc::new(usize::MAX, 2, 2, 0).elements().is_err());
+        Ok(())
+    }
+}

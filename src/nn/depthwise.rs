@@ -1,0 +1,378 @@
+//! Depthwise convolution: each channel by itself.
+
+use alloc::vec::Vec;
+use core::{ffi::c_void, marker::PhantomData, ops::Range};
+
+use super::{
+    Filters, Nhwc, StaticConfig, Window,
+    scratch::{Carver, Size},
+    static_weights::{StaticBias, StaticOutput, StaticWeights},
+    taps::{Row, Rows},
+};
+use crate::{
+    Broadcast, Error, Executor, Kernel, Operand, OutputElement, Sequential, Workspace,
+    gemm::check_shape,
+    kernels::{
+        Epilogue, Param,
+        depthwise::{self, DepthwiseJob, Run, Tap},
+        depthwise3x3::{self, ThreeJob},
+    },
+    parallel::run_parts,
+    quant::QParams,
+};
+
+/// A statically quantized depthwise convolution of NHWC images: as [`Conv2d`](super::Conv2d) with as many groups as input
+/// channels, and faster than it by an order of magnitude. With `m` times as many output channels as input channels, output
+/// channel `c * m + j` reads input channel `c`.
+///
+/// ```
+/// use i8gemm::{nn::{DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window}, quant::QParams};
+/// // Two channels: the pixel itself, and the difference of its neighbours.
+/// let weights = [0.0f32, 1.0, 0.0, -1.0, 0.0, 1.0];
+/// let filters = Filters::depthwise(2, Window::new(1, 3).padding(0, 1));
+/// let unit = QParams { scale: 1.0, zero_point: 0 };
+/// let conv = DepthwiseConv2d::<i8, i8>::new(filters, &weights, None, StaticConfig::new(unit, unit))?;
+///
+/// let image = Nhwc::new(1, 1, 3, 2);
+/// let (x, mut y) = ([1i8, 10, 2, 20, 3, 50], [0i8; 6]);
+/// let mut scratch = conv.workspace(image)?;
+/// conv.forward(&x, image, &mut y, &mut scratch)?;
+/// assert_eq!(y, [1, 20, 2, 40, 3, -20]);
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct DepthwiseConv2d<A, T> {
+    filters: Filters,
+    /// Output channels of each input channel.
+    multiplier: usize,
+    /// For each of them, the weights of one output channel of every input channel; see [`depthwise`].
+    weights: Vec<i16>,
+    /// Weights of one of them.
+    stride: usize,
+    /// The same for two rows of output at a time, if the window and the kernel are of the kind; see [`depthwise3x3`].
+    three: Option<Vec<i16>>,
+    /// Minus the sum of an output channel's weights: times the input's zero point, what padding and zero points come to.
+    zero_factor: Vec<i32>,
+    output: StaticOutput<T>,
+    input: QParams,
+    kernel: Kernel,
+    element: PhantomData<A>,
+}
+
+impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
+    /// From real weights, outputs x 1 x height x width (PyTorch's layout), and a bias, one value for each output channel, in
+    /// units of the real output.
+    ///
+    /// # Errors
+    /// As [`Conv2d::new`](super::Conv2d::new); [`Error::Shape`] when groups and input channels differ.
+    pub fn new(
+        filters: Filters,
+        weights: &[f32],
+        bias: Option<&[f32]>,
+        config: StaticConfig<T>,
+    ) -> Result<Self, Error> {
+        let (_, size) = filters.check()?;
+        let weights = StaticWeights::quantize(weights, filters.outputs, size, &config)?;
+        Self::from_parts(filters, &weights, bias.into(), &config)
+    }
+
+    /// From weights that are quantized already, in the same layout, their scales (one, or one for each output channel), and a
+    /// bias in units of input scale * weight scale. What the configuration says of weights is not used.
+    ///
+    /// # Errors
+    /// As [`DepthwiseConv2d::new`].
+    pub fn from_quantized<'s>(
+        filters: Filters,
+        weights: &[i8],
+        scales: impl Into<Broadcast<'s, f32>>,
+        bias: Option<&[i32]>,
+        config: StaticConfig<T>,
+    ) -> Result<Self, Error> {
+        let (_, size) = filters.check()?;
+        let weights = StaticWeights::new(weights, scales.into(), filters.outputs, size)?;
+        Self::from_parts(filters, &weights, bias.into(), &config)
+    }
+
+    fn from_parts(
+        filters: Filters,
+        weights: &StaticWeights,
+        bias: StaticBias,
+        config: &StaticConfig<T>,
+    ) -> Result<Self, Error> {
+        let (depth, taps) = filters.check()?;
+        check_shape("groups of a depthwise convolution", filters.inputs, filters.groups)?;
+        debug_assert_eq!(depth, 1);
+        if taps > crate::MAX_SAFE_K {
+            return Err(Error::KTooLong { k: taps, max: crate::MAX_SAFE_K });
+        }
+        let kernel = config.chosen_kernel()?;
+        let (channels, multiplier) = (filters.inputs, filters.outputs / filters.inputs);
+        let mut output = StaticOutput::new::<A>(config, &weights.scales, bias, filters.outputs)?;
+        output.reorder(filters.outputs, |at| at % channels * multiplier + at / channels);
+        let sum = |at: usize| {
+            let o = at % channels * multiplier + at / channels;
+            weights.values[o * taps..][..taps].iter().fold(0i32, |sum, &w| sum - i32::from(w))
+        };
+        let zero_factor = (0..filters.outputs).map(sum).collect();
+        let block = kernel.0.depthwise.block;
+        let overflow = Error::SizeOverflow { what: "packed filters", rows: filters.outputs, cols: taps };
+        let stride = depthwise::weights_len(block, channels, taps).ok_or(overflow)?;
+        let mut packed = alloc::vec![0i16; stride.checked_mul(multiplier).ok_or(overflow)?];
+        for (j, packed) in packed.chunks_exact_mut(stride).enumerate() {
+            let weight = |c: usize, t: usize| weights.values[(c * multiplier + j) * taps + t];
+            depthwise::pack_weights(block, channels, taps, weight, packed);
+        }
+        let plain =
+            Window { height: filters.window.height.unpadded(), width: filters.window.width.unpadded() };
+        let pairs = kernel.0.depthwise.three.is_some() && multiplier == 1 && channels >= block;
+        let three = if pairs && plain == Window::new(3, 3) {
+            let len = depthwise3x3::weights_len(block, channels).ok_or(overflow)?;
+            let mut packed = alloc::vec![0i16; len];
+            depthwise3x3::pack_weights(block, channels, |c, t| weights.values[c * taps + t], &mut packed);
+            Some(packed)
+        } else {
+            None
+        };
+        let (input, element) = (config.input, PhantomData);
+        Ok(Self {
+            filters,
+            multiplier,
+            weights: packed,
+            stride,
+            three,
+            zero_factor,
+            output,
+            input,
+            kernel,
+            element,
+        })
+    }
+
+    /// What the filters read and write.
+    #[must_use]
+    pub fn filters(&self) -> &Filters {
+        &self.filters
+    }
+
+    /// The kernel that the layer runs on.
+    #[must_use]
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// The shape of the output for images of that shape.
+    ///
+    /// # Errors
+    /// As [`Conv2d::output_shape`](super::Conv2d::output_shape).
+    pub fn output_shape(&self, shape: Nhwc) -> Result<Nhwc, Error> {
+        check_shape("channels of x", self.filters.inputs, shape.channels)?;
+        shape.elements()?;
+        let out = self.filters.window.output(shape, self.filters.outputs)?;
+        out.elements()?;
+        Ok(out)
+    }
+
+    /// Bytes of scratch that [`DepthwiseConv2d::forward`] needs for images of that shape: a row of zero points, and addresses
+    /// for the taps of a row of output pixels.
+    ///
+    /// # Errors
+    /// As [`DepthwiseConv2d::output_shape`].
+    pub fn workspace_size(&self, shape: Nhwc) -> Result<usize, Error> {
+        self.workspace_size_with(shape, &Sequential)
+    }
+
+    /// Bytes of scratch that [`DepthwiseConv2d::forward_with`] needs on that executor.
+    ///
+    /// # Errors
+    /// As [`DepthwiseConv2d::output_shape`].
+    pub fn workspace_size_with(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
+        let out = self.output_shape(shape)?;
+        self.scratch(&Row::new(&self.filters.window, shape, out)?, self.parts(out, executor))?.total(0)
+    }
+
+    /// Scratch for [`DepthwiseConv2d::forward`] with images of that shape.
+    ///
+    /// # Errors
+    /// As [`DepthwiseConv2d::output_shape`].
+    pub fn workspace(&self, shape: Nhwc) -> Result<Workspace, Error> {
+        Ok(Workspace::with_size(self.workspace_size(shape)?))
+    }
+
+    /// Computes `y` from the images `x` and gives its shape. Allocates nothing.
+    ///
+    /// # Errors
+    /// As [`DepthwiseConv2d::output_shape`]; [`Error::Shape`] for slices that are not of the shapes;
+    /// [`Error::BufferTooSmall`] for the scratch. Nothing has been written to `y` then.
+    pub fn forward(&self, x: &[A], shape: Nhwc, y: &mut [T], scratch: &mut [u8]) -> Result<Nhwc, Error> {
+        self.forward_with(&Sequential, x, shape, y, scratch)
+    }
+
+    /// As [`DepthwiseConv2d::forward`], in parts on the threads of an executor.
+    ///
+    /// # Errors
+    /// As [`DepthwiseConv2d::forward`]; the scratch must have [`DepthwiseConv2d::workspace_size_with`] bytes.
+    pub fn forward_with(
+        &self,
+        executor: &impl Executor,
+        x: &[A],
+        shape: Nhwc,
+        y: &mut [T],
+        scratch: &mut [u8],
+    ) -> Result<Nhwc, Error> {
+        let out = self.output_shape(shape)?;
+        check_shape("elements of x", shape.elements()?, x.len())?;
+        check_shape("elements of y", out.elements()?, y.len())?;
+        let (rows, parts) = (Row::new(&self.filters.window, shape, out)?, self.parts(out, executor));
+        let mut carver = Carver::new(scratch, self.scratch(&rows, parts)?.total(0)?)?;
+        let zeros: &mut [u8] = carver.take(shape.channels, 1)?;
+        zeros.fill(self.input.zero_point as u8);
+        let taps: &mut [Words<Tap>] = carver.take(parts, rows.taps)?;
+        let runs: &mut [Words<Run>] = carver.take(parts, rows.runs)?;
+        let call = Call {
+            layer: self,
+            rows: &rows,
+            image: Rows { x: bytemuck::cast_slice(x), shape, zeros },
+            out,
+            y: y.as_mut_ptr().cast(),
+            taps: taps.as_mut_ptr().cast(),
+            runs: runs.as_mut_ptr().cast(),
+        };
+        let total = out.batch * out.height;
+        if out.elements()? > 0 {
+            run_parts(executor, parts, |index| {
+                let cut = |i: usize| total / parts * i + (total % parts).min(i);
+                // SAFETY: parts are disjoint rows of the output; each index is run once, so its part of the scratch is its own.
+                unsafe { call.part(index, cut(index)..cut(index + 1)) }
+            });
+        }
+        Ok(out)
+    }
+
+    /// Parts for threads: rows of output, of enough multiply-adds to be worth waking one for.
+    fn parts(&self, out: Nhwc, executor: &impl Executor) -> usize {
+        let rows = out.batch.saturating_mul(out.height);
+        let (height, width) = self.filters.window.size();
+        let macs =
+            [out.width, out.channels, height, width].iter().fold(rows, |p, &size| p.saturating_mul(size));
+        executor.threads().min(rows).min(macs >> 16).max(1)
+    }
+
+    fn scratch(&self, row: &Row, parts: usize) -> Result<Size, Error> {
+        Size::default()
+            .add::<u8>(self.filters.inputs, 1)?
+            .add::<Words<Tap>>(parts, row.taps)?
+            .add::<Words<Run>>(parts, row.runs)
+    }
+}
+
+/// Room for a value of addresses and sizes, as the plain words that scratch can be seen as.
+type Words<T> = <T as InWords>::Words;
+
+trait InWords {
+    type Words: bytemuck::Pod;
+}
+
+impl InWords for Tap {
+    type Words = [usize; size_of::<Self>() / size_of::<usize>()];
+}
+
+impl InWords for Run {
+    type Words = [usize; size_of::<Self>() / size_of::<usize>()];
+}
+
+/// A checked call, as the threads that compute its parts see it.
+struct Call<'a, A, T> {
+    layer: &'a DepthwiseConv2d<A, T>,
+    rows: &'a Row,
+    image: Rows<'a>,
+    out: Nhwc,
+    y: *mut T,
+    taps: *mut Tap,
+    runs: *mut Run,
+}
+
+// SAFETY: parts read shared inputs and write disjoint outputs and scratch, see `DepthwiseConv2d::forward_with`.
+unsafe impl<A: Sync, T: Sync> Sync for Call<'_, A, T> {}
+
+impl<A: Operand, T: OutputElement> Call<'_, A, T> {
+    /// Computes some rows of output.
+    ///
+    /// # Safety
+    /// The rows are the output's; no other thread has the same index or rows; there is scratch for the index.
+    unsafe fn part(&self, index: usize, rows: Range<usize>) {
+        let (layer, channels) = (self.layer, self.layer.filters.inputs);
+        // SAFETY: the part's scratch is its own, and any words are addresses and sizes.
+        let (taps, runs) = unsafe {
+            (
+                core::slice::from_raw_parts_mut(self.taps.add(index * self.rows.taps), self.rows.taps),
+                core::slice::from_raw_parts_mut(self.runs.add(index * self.rows.runs), self.rows.runs),
+            )
+        };
+        let output = layer.output.range(0..layer.filters.outputs);
+        let (bias, store) = output.for_kernel(Param::new(&[1.0]));
+        let null = core::ptr::null();
+        let epilogue = Epilogue {
+            sum_offset: null,
+            zero_factor: layer.zero_factor.as_ptr(),
+            rhs_zero: null,
+            lhs_zero: Param::new(core::slice::from_ref(&layer.input.zero_point)),
+            lhs_shift: 0,
+            bias,
+            store,
+        };
+        let mut row = rows.start;
+        while row < rows.end {
+            let (n, y) = (row / self.out.height, row % self.out.height);
+            if let (Some(three), Some(weights)) = (layer.kernel.0.depthwise.three, &layer.three) {
+                // Two rows of an image; a last one is done with the row before it, again.
+                let pair = if y + 1 < self.out.height && row + 1 < rows.end {
+                    Some(0)
+                } else {
+                    (y > 0 && row > rows.start).then_some(1)
+                };
+                if let Some(back) = pair {
+                    let (row_stride, first) = (self.out.width * self.out.channels, row - back);
+                    // SAFETY: rows lie inside the image or are padding; both rows of output belong to this part.
+                    unsafe {
+                        three(&ThreeJob {
+                            rows: self.image.rows(&layer.filters.window, n, y - back),
+                            width: self.image.shape.width,
+                            before: layer.filters.window.width.before,
+                            zeros: self.image.zeros.as_ptr(),
+                            pixels: self.out.width,
+                            channels,
+                            unsigned: A::MIN == 0,
+                            weights: weights.as_ptr(),
+                            epilogue: &epilogue,
+                            first_col: 0,
+                            out: self.y.add(first * row_stride).cast::<c_void>(),
+                            out_row_stride: row_stride,
+                            out_pixel_stride: self.out.channels,
+                        });
+                    }
+                    row = first + 2;
+                    continue;
+                }
+            }
+            self.rows.fill(&self.image, n, y, taps, runs);
+            for j in 0..layer.multiplier {
+                // SAFETY: taps lie inside the image or the row of zero points; the row of output belongs to this part.
+                unsafe {
+                    (layer.kernel.0.depthwise.run)(&DepthwiseJob {
+                        runs,
+                        taps: self.rows.window_taps,
+                        channels,
+                        unsigned: A::MIN == 0,
+                        weights: layer.weights.as_ptr().add(j * layer.stride),
+                        epilogue: &epilogue,
+                        first_col: j * channels,
+                        out: self.y.add(row * self.out.width * self.out.channels + j).cast::<c_void>(),
+                        out_row_stride: self.out.channels,
+                        out_col_stride: layer.multiplier,
+                    });
+                }
+            }
+            row += 1;
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! A network of integers.
+
+use alloc::vec::Vec;
+
+use super::{
+    Node, batch_of,
+    slots::{Output, Slots},
+};
+use crate::{
+    Error, Executor, Kernel, MatMut, MatRef, OutputElement, Sequential, Workspace,
+    gemm::check_shape,
+    nn::{
+        Add, AveragePool, Conv2d, DepthwiseConv2d, MaxPool, Nhwc, StaticLinear,
+        scratch::{Carver, Size},
+    },
+    quant::{QParams, Quantizer},
+};
+
+/// A quantized network: f32 in, u8 between layers, f32 out. Made by [`Calibration::convert`](super::Calibration::convert) or
+/// [`Network::convert`](super::Network::convert); see [`Network`](super::Network) for an example.
+///
+/// Inputs are quantized with the scale and zero point that calibration found: what lies outside its range is clipped, and NaN
+/// becomes 0. Every kernel gives the same bits.
+#[derive(Debug)]
+pub struct QuantizedNetwork {
+    pub(super) steps: Vec<Step>,
+    slots: Slots,
+    kernel: Kernel,
+}
+
+/// A node.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub layer: Integer,
+    pub inputs: [usize; 2],
+    /// Of its output, for one example.
+    pub shape: Nhwc,
+    /// Of its output, if that is of integers.
+    pub params: QParams,
+    pub name: &'static str,
+}
+
+#[derive(Debug)]
+pub(super) enum Integer {
+    Input,
+    Filters(Weighted<u8>),
+    /// Gives f32.
+    Last(Weighted<f32>),
+    Add(Add<u8, u8>),
+    Average(AveragePool<u8, u8>),
+    Max(MaxPool),
+    Flatten,
+}
+
+#[derive(Debug)]
+pub(super) enum Weighted<T> {
+    Conv(Conv2d<u8, T>),
+    Depthwise(DepthwiseConv2d<u8, T>),
+    Linear(StaticLinear<u8, T>),
+}
+
+impl<T: OutputElement> Weighted<T> {
+    fn workspace_size(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
+        match self {
+            Self::Conv(conv) => conv.workspace_size_with(shape, executor),
+            Self::Depthwise(conv) => conv.workspace_size_with(shape, executor),
+            Self::Linear(linear) => linear.workspace_size_with(shape.pixels()?, executor),
+        }
+    }
+
+    fn forward(
+        &self,
+        executor: &impl Executor,
+        x: &[u8],
+        shape: Nhwc,
+        y: &mut [T],
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        match self {
+            Self::Conv(conv) => conv.forward_with(executor, x, shape, y, scratch).map(|_| ()),
+            Self::Depthwise(conv) => conv.forward_with(executor, x, shape, y, scratch).map(|_| ()),
+            Self::Linear(linear) => {
+                let rows = shape.pixels()?;
+                let out = MatMut::row_major(y, rows, linear.outputs())?;
+                linear.forward_with(executor, MatRef::row_major(x, rows, linear.inputs())?, out, scratch)
+            }
+        }
+    }
+}
+
+impl Step {
+    /// Values of the output of one example, checked when the network was built.
+    pub fn values(&self) -> usize {
+        self.shape.height * self.shape.width * self.shape.channels
+    }
+
+    /// Bytes of them; f32 goes to the caller.
+    fn bytes(&self) -> usize {
+        if let Integer::Last(_) = self.layer { 0 } else { self.values() }
+    }
+
+    /// Scratch for inputs of that shape.
+    pub fn workspace_size(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
+        match &self.layer {
+            Integer::Filters(layer) => layer.workspace_size(shape, executor),
+            Integer::Last(layer) => layer.workspace_size(shape, executor),
+            Integer::Average(pool) => pool.workspace_size(shape),
+            Integer::Input | Integer::Add(_) | Integer::Max(_) | Integer::Flatten => Ok(0),
+        }
+    }
+
+    /// Computes the output from inputs of that shape.
+    pub fn run(
+        &self,
+        executor: &impl Executor,
+        inputs: [&[u8]; 2],
+        shape: Nhwc,
+        y: &mut [u8],
+        real: &mut [f32],
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        let [x, other] = inputs;
+        match &self.layer {
+            Integer::Input => {}
+            Integer::Filters(layer) => layer.forward(executor, x, shape, y, scratch)?,
+            Integer::Last(layer) => layer.forward(executor, x, shape, real, scratch)?,
+            Integer::Add(add) => add.forward(x, other, y)?,
+            Integer::Average(pool) => {
+                pool.forward(x, shape, y, scratch)?;
+            }
+            Integer::Max(pool) => {
+                pool.forward(x, shape, y)?;
+            }
+            Integer::Flatten => y.copy_from_slice(x),
+        }
+        Ok(())
+    }
+
+    pub fn quantizer(&self, kernel: Kernel) -> Quantizer<'static, u8> {
+        Quantizer::per_tensor(self.params).kernel(kernel)
+    }
+}
+
+/// The output of a node.
+pub(super) enum Values<'a> {
+    Bytes(&'a [u8]),
+    Real(&'a [f32]),
+}
+
+impl QuantizedNetwork {
+    pub(super) fn new(steps: Vec<Step>, kernel: Kernel) -> Self {
+        let output = |step: &Step| Output {
+            inputs: step.inputs,
+            size: step.bytes(),
+            alias: matches!(step.layer, Integer::Flatten),
+        };
+        let outputs: Vec<Output> = steps.iter().map(output).collect();
+        Self { slots: Slots::new(&outputs), steps, kernel }
+    }
+
+    /// Values of an example.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.steps.first().map_or(0, Step::values)
+    }
+
+    /// Values that an example gives.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.steps.last().map_or(0, Step::values)
+    }
+
+    /// The kernel that the network runs on.
+    #[must_use]
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// Scale and zero point of a node's output; those of the last node mean nothing if it is a convolution or linear layer, which
+    /// gives f32.
+    ///
+    /// # Errors
+    /// [`Error::Index`] for a node of another network.
+    pub fn params(&self, node: Node) -> Result<QParams, Error> {
+        let len = self.steps.len();
+        let step = self.steps.get(node.index());
+        step.map(|step| step.params).ok_or(Error::Index { what: "node", index: 0, value: node.index(), len })
+    }
+
+    /// Bytes of scratch that [`QuantizedNetwork::forward`] needs for so many examples: the outputs of nodes that are still to be
+    /// read, and the scratch of the most demanding layer.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace_size(&self, batch: usize) -> Result<usize, Error> {
+        self.workspace_size_with(batch, &Sequential)
+    }
+
+    /// Bytes of scratch that [`QuantizedNetwork::forward_with`] needs on that executor.
+    ///
+    /// # Errors
+    /// As [`QuantizedNetwork::workspace_size`].
+    pub fn workspace_size_with(&self, batch: usize, executor: &impl Executor) -> Result<usize, Error> {
+        let mut most = 0;
+        for step in &self.steps {
+            most = most.max(step.workspace_size(self.input_shape(step, batch), executor)?);
+        }
+        Size::default().add::<u8>(self.activation_bytes(batch)?, 1)?.total(most)
+    }
+
+    /// Scratch for [`QuantizedNetwork::forward`] with so many examples.
+    ///
+    /// # Errors
+    /// As [`QuantizedNetwork::workspace_size`].
+    pub fn workspace(&self, batch: usize) -> Result<Workspace, Error> {
+        Ok(Workspace::with_size(self.workspace_size(batch)?))
+    }
+
+    /// Bytes of scratch that the outputs of nodes take for so many examples.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn activation_bytes(&self, batch: usize) -> Result<usize, Error> {
+        let overflow = Error::SizeOverflow { what: "activations", rows: batch, cols: self.inputs() };
+        self.slots.total(batch).ok_or(overflow)
+    }
+
+    /// Computes the outputs of a batch of examples. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `x` is not a whole number of examples or `out` does not hold as many; [`Error::BufferTooSmall`] for
+    /// the scratch. Nothing has been written to `out` then.
+    pub fn forward(&self, x: &[f32], out: &mut [f32], scratch: &mut [u8]) -> Result<(), Error> {
+        self.forward_with(&Sequential, x, out, scratch)
+    }
+
+    /// As [`QuantizedNetwork::forward`], each convolution and linear layer in parts on the threads of an executor.
+    ///
+    /// # Errors
+    /// As [`QuantizedNetwork::forward`]; the scratch must have [`QuantizedNetwork::workspace_size_with`] bytes.
+    pub fn forward_with(
+        &self,
+        executor: &impl Executor,
+        x: &[f32],
+        out: &mut [f32],
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        self.run(executor, x, out, scratch, |_, _| Ok(()))
+    }
+
+    /// As [`QuantizedNetwork::forward_with`], and shows the output of every node.
+    pub(super) fn run(
+        &self,
+        executor: &impl Executor,
+        x: &[f32],
+        out: &mut [f32],
+        scratch: &mut [u8],
+        mut visit: impl FnMut(usize, Values) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let batch = batch_of(x.len(), self.inputs())?;
+        check_shape("elements of out", batch * self.outputs(), out.len())?;
+        let mut carver = Carver::new(scratch, self.workspace_size_with(batch, executor)?)?;
+        let arena: &mut [u8] = carver.take(self.activation_bytes(batch)?, 1)?;
+        let scratch = carver.rest();
+        for (index, step) in self.steps.iter().enumerate() {
+            let range = |node: usize| self.slots.range(node, self.steps[node].bytes(), batch);
+            let [a, b] = step.inputs;
+            let shape = self.input_shape(step, batch);
+            match &step.layer {
+                Integer::Input => step.quantizer(self.kernel).quantize(x, &mut arena[range(index)])?,
+                Integer::Flatten => {}
+                Integer::Last(_) => {
+                    step.run(executor, [&arena[range(a)]; 2], shape, &mut [], out, scratch)?
+                }
+                Integer::Add(_) if a != b && range(a) != range(b) => {
+                    let [x, other, y] = disjoint(arena, [range(a), range(b), range(index)])?;
+                    step.run(executor, [x, other], shape, y, &mut [], scratch)?;
+                }
+                _ => {
+                    let [x, y] = disjoint(arena, [range(a), range(index)])?;
+                    step.run(executor, [x; 2], shape, y, &mut [], scratch)?;
+                }
+            }
+            let values = match &step.layer {
+                Integer::Last(_) => Values::Real(out),
+                _ => Values::Bytes(&arena[range(index)]),
+            };
+            visit(index, values)?;
+        }
+        match self.steps.last() {
+            Some(last) if !matches!(last.layer, Integer::Last(_)) => {
+                let range = self.slots.range(self.steps.len() - 1, last.bytes(), batch);
+                last.quantizer(self.kernel).dequantize(&arena[range], out)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The shape that a node reads.
+    pub(super) fn input_shape(&self, step: &Step, batch: usize) -> Nhwc {
+        Nhwc { batch, ..self.steps[step.inputs[0]].shape }
+    }
+}
+
+/// Parts of the arena that lie apart, as the plan of slots has it.
+fn disjoint<const N: usize>(
+    arena: &mut [u8],
+    ranges: [core::ops::Range<usize>; N],
+) -> Result<[&mut [u8]; N], Error> {
+    arena.get_disjoint_mut(ranges).map_err(|_| Error::State { what: "activations that overlap" })
+}

@@ -1,0 +1,265 @@
+//! Pooling of quantized images.
+
+use core::marker::PhantomData;
+
+use super::{
+    Nhwc, StaticConfig, Window,
+    scratch::{Carver, Size},
+};
+use crate::{
+    Broadcast, Error, Kernel, Operand, Output, OutputElement, Workspace,
+    gemm::{Bias, Byte, Kind, check_shape},
+    image::Axis,
+    kernels::slices::AHEAD,
+    quant::{Engine, How, Levels, QParams, Rounding, Steps, Values},
+};
+
+/// Averages the pixels under a window that slides over NHWC images, each channel by itself; or all pixels of an image
+/// ([`AveragePool::global`]). Input of type `A`, output of type `T`, i8 or u8.
+///
+/// Sums are exact integers; [`reference::average_pool`](crate::reference::average_pool) defines the rounding. Padding is counted,
+/// as PyTorch does, unless [`AveragePool::exclude_padding`].
+///
+/// ```
+/// use i8gemm::{nn::{AveragePool, Nhwc, StaticConfig, Window}, quant::QParams};
+/// let unit = QParams { scale: 1.0, zero_point: 0 };
+/// let halving = Window::new(2, 2).stride(2, 2);
+/// let pool = AveragePool::<u8, u8>::new(halving, StaticConfig::new(unit, unit))?;
+/// let image = Nhwc::new(1, 2, 4, 1);
+/// let (x, mut y) = ([1u8, 3, 10, 20, 5, 7, 30, 41], [0u8; 2]);
+/// let mut scratch = pool.workspace(image)?;
+/// assert_eq!(pool.forward(&x, image, &mut y, &mut scratch)?, Nhwc::new(1, 1, 2, 1));
+/// assert_eq!(y, [4, 25]);
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct AveragePool<A, T> {
+    /// None: the whole image.
+    window: Option<Window>,
+    count_padding: bool,
+    input: QParams,
+    /// Input scale / output scale.
+    scale: f32,
+    to: Byte,
+    kernel: Kernel,
+    element: PhantomData<(A, T)>,
+}
+
+impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
+    /// Of the pixels under a window.
+    ///
+    /// # Errors
+    /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::SizeOverflow`] for a window whose sum could overflow an i32;
+    /// [`Error::Scale`], [`Error::ZeroPoint`] for the parameters; the errors of [`Kernel::best`].
+    pub fn new(window: Window, config: StaticConfig<T>) -> Result<Self, Error> {
+        window.check()?;
+        taps(&window)?;
+        Self::with_window(Some(window), config)
+    }
+
+    /// Of all pixels of an image: 1 x 1 pixels are left.
+    ///
+    /// # Errors
+    /// As [`AveragePool::new`].
+    pub fn global(config: StaticConfig<T>) -> Result<Self, Error> {
+        Self::with_window(None, config)
+    }
+
+    fn with_window(window: Option<Window>, config: StaticConfig<T>) -> Result<Self, Error> {
+        config.check::<A>()?;
+        let (scale, to) = config.bytes();
+        let (input, scale) = (config.input, config.input.scale / scale);
+        let kind = Kind::HalfEven { scales: Broadcast::All(scale), to };
+        Output::<T>::from_parts(kind, Bias::None).check(1)?;
+        let kernel = config.chosen_kernel()?;
+        Ok(Self { window, count_padding: true, input, scale, to, kernel, element: PhantomData })
+    }
+
+    /// Divides by the number of pixels that lie inside the image instead of by the size of the window: PyTorch's
+    /// `count_include_pad=False`.
+    #[must_use]
+    pub fn exclude_padding(self) -> Self {
+        Self { count_padding: false, ..self }
+    }
+
+    /// The shape of the output for images of that shape.
+    ///
+    /// # Errors
+    /// [`Error::Window`]; [`Error::EmptyWindow`]; [`Error::Zero`] for the average of no
+    /// pixels; [`Error::SizeOverflow`].
+    pub fn output_shape(&self, shape: Nhwc) -> Result<Nhwc, Error> {
+        pooled(&self.window_of(shape)?, shape)
+    }
+
+    /// Bytes of scratch that [`AveragePool::forward`] needs: a sum for each channel.
+    ///
+    /// # Errors
+    /// As [`AveragePool::output_shape`].
+    pub fn workspace_size(&self, shape: Nhwc) -> Result<usize, Error> {
+        self.output_shape(shape)?;
+        Size::default().add::<i32>(shape.channels, 1)?.total(0)
+    }
+
+    /// Scratch for [`AveragePool::forward`] with images of that shape.
+    ///
+    /// # Errors
+    /// As [`AveragePool::output_shape`].
+    pub fn workspace(&self, shape: Nhwc) -> Result<Workspace, Error> {
+        Ok(Workspace::with_size(self.workspace_size(shape)?))
+    }
+
+    /// Computes `y` from the images `x` and gives its shape. Allocates nothing.
+    ///
+    /// # Errors
+    /// As [`AveragePool::output_shape`]; [`Error::Shape`] for slices that are not of the shapes; [`Error::BufferTooSmall`] for the
+    /// scratch. Nothing has been written to `y` then.
+    pub fn forward(&self, x: &[A], shape: Nhwc, y: &mut [T], scratch: &mut [u8]) -> Result<Nhwc, Error> {
+        let window = self.window_of(shape)?;
+        let out = pooled(&window, shape)?;
+        check_shape("elements of x", shape.elements()?, x.len())?;
+        check_shape("elements of y", out.elements()?, y.len())?;
+        let mut carver = Carver::new(scratch, self.workspace_size(shape)?)?;
+        let sums: &mut [i32] = carver.take(shape.channels, 1)?;
+        let engine = Engine::new(Some(self.kernel))?;
+        if shape.channels == 0 {
+            return Ok(out);
+        }
+        let all = taps(&window)?;
+        for (place, y) in y.chunks_exact_mut(shape.channels).enumerate() {
+            sums.fill(0);
+            let mut inside = 0;
+            for pixel in pixels(&window, shape, out, place) {
+                let x = &x[pixel * shape.channels..][..shape.channels];
+                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x.widen());
+                inside += 1;
+            }
+            sums.iter_mut().for_each(|sum| *sum -= inside as i32 * self.input.zero_point);
+            let count = if self.count_padding { all } else { inside };
+            let how = How {
+                steps: Steps::Multiply(&[self.scale / count as f32]),
+                zero_points: &[self.to.zero_point],
+                levels: Levels::between(self.to.min, self.to.max),
+                rounding: Rounding::HalfEven,
+                index: 0,
+                ahead: AHEAD,
+            };
+            engine.quantize(Values::I32(sums), how, y);
+        }
+        Ok(out)
+    }
+
+    fn window_of(&self, shape: Nhwc) -> Result<Window, Error> {
+        let window = self.window.unwrap_or(Window::new(shape.height, shape.width));
+        window.check()?;
+        taps(&window)?;
+        Ok(window)
+    }
+}
+
+/// The largest of the pixels under a window that slides over NHWC images, each channel by itself. Padding is left out. Scale and
+/// zero point stay what they were.
+///
+/// ```
+/// use i8gemm::nn::{MaxPool, Nhwc, Window};
+/// let pool = MaxPool::new(Window::new(1, 3).padding(0, 1).stride(1, 2))?;
+/// let mut y = [0i8; 2];
+/// assert_eq!(pool.forward(&[-3i8, -1, -7, -5], Nhwc::new(1, 1, 4, 1), &mut y)?, Nhwc::new(1, 1, 2, 1));
+/// assert_eq!(y, [-1, -1]);
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct MaxPool {
+    window: Window,
+}
+
+impl MaxPool {
+    /// Of the pixels under a window.
+    ///
+    /// # Errors
+    /// [`Error::Zero`] for a size, stride or dilation of 0.
+    pub fn new(window: Window) -> Result<Self, Error> {
+        window.check()?;
+        Ok(Self { window })
+    }
+
+    /// The shape of the output for images of that shape.
+    ///
+    /// # Errors
+    /// [`Error::Window`]; [`Error::EmptyWindow`]; [`Error::SizeOverflow`].
+    pub fn output_shape(&self, shape: Nhwc) -> Result<Nhwc, Error> {
+        pooled(&self.window, shape)
+    }
+
+    /// Computes `y` from the images `x` and gives its shape. Allocates nothing.
+    ///
+    /// # Errors
+    /// As [`MaxPool::output_shape`]; [`Error::Shape`] for slices that are not of the shapes. Nothing has been written to `y` then.
+    pub fn forward<A: Operand>(&self, x: &[A], shape: Nhwc, y: &mut [A]) -> Result<Nhwc, Error> {
+        let out = self.output_shape(shape)?;
+        check_shape("elements of x", shape.elements()?, x.len())?;
+        check_shape("elements of y", out.elements()?, y.len())?;
+        // As integers of the machine, which compilers have vector instructions for.
+        if A::MIN == 0 {
+            largest::<u8>(bytemuck::cast_slice(x), shape, &self.window, out, bytemuck::cast_slice_mut(y));
+        } else {
+            largest::<i8>(bytemuck::cast_slice(x), shape, &self.window, out, bytemuck::cast_slice_mut(y));
+        }
+        Ok(out)
+    }
+}
+
+/// The largest under each place of the window.
+pub(super) fn largest<T: Copy + PartialOrd>(x: &[T], shape: Nhwc, window: &Window, out: Nhwc, y: &mut [T]) {
+    if shape.channels == 0 {
+        return;
+    }
+    for (place, y) in y.chunks_exact_mut(shape.channels).enumerate() {
+        for (i, pixel) in pixels(window, shape, out, place).enumerate() {
+            let x = &x[pixel * shape.channels..][..shape.channels];
+            if i == 0 {
+                y.copy_from_slice(x);
+            } else {
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x > *y { x } else { *y });
+            }
+        }
+    }
+}
+
+/// The pixels under a place of the window, by their number in the batch.
+pub(super) fn pixels(window: &Window, shape: Nhwc, out: Nhwc, place: usize) -> impl Iterator<Item = usize> {
+    let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
+    let Window { height: rows, width: cols } = *window;
+    (0..rows.size).filter_map(move |u| rows.pixel(i, u, shape.height)).flat_map(move |y| {
+        (0..cols.size)
+            .filter_map(move |v| cols.pixel(j, v, shape.width))
+            .map(move |x| (n * shape.height + y) * shape.width + x)
+    })
+}
+
+/// The most taps whose bytes, less a zero point, can be summed in an i32.
+const MAX_TAPS: usize = i32::MAX as usize / 255;
+
+/// Taps of a window whose sums cannot overflow.
+pub(super) fn taps(window: &Window) -> Result<usize, Error> {
+    let (rows, cols) = window.size();
+    let taps = rows.checked_mul(cols).filter(|&taps| taps <= MAX_TAPS);
+    taps.ok_or(Error::SizeOverflow { what: "pooling window", rows, cols })
+}
+
+/// The shape of pooled images; every place of the window holds a pixel.
+pub(super) fn pooled(window: &Window, shape: Nhwc) -> Result<Nhwc, Error> {
+    shape.elements()?;
+    let out = window.output(shape, shape.channels)?;
+    out.elements()?;
+    let empty = |axis: &Axis, places: usize, len: usize| {
+        // Only places that reach into the padding or straddle the image can be empty.
+        (0..places).any(|place| (0..axis.size).all(|tap| axis.pixel(place, tap, len).is_none()))
+    };
+    if empty(&window.height, out.height, shape.height) {
+        return Err(Error::EmptyWindow { what: "rows", pixels: shape.height });
+    }
+    if empty(&window.width, out.width, shape.width) {
+        return Err(Error::EmptyWindow { what: "columns", pixels: shape.width });
+    }
+    Ok(out)
+}

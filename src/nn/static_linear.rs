@@ -1,0 +1,158 @@
+//! A fully connected layer between quantized tensors.
+
+use core::marker::PhantomData;
+
+use super::{
+    StaticConfig,
+    projection::row_major,
+    static_weights::{StaticBias, StaticOutput, StaticWeights},
+};
+use crate::{
+    Broadcast, Error, Executor, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, OutputElement, PackedRhs,
+    Sequential, Workspace, gemm::check_shape, quant::QParams,
+};
+
+/// A statically quantized fully connected layer, `y = x W^T + bias`: input of type `A` (i8 or u8), output of type `T` (i8, u8, f32
+/// or i32), symmetric i8 weights.
+///
+/// ```
+/// use i8gemm::{MatMut, MatRef, nn::{StaticConfig, StaticLinear}, quant::QParams};
+/// let weights = [0.5f32, -1.0, 0.25, 2.0, 1.0, -0.5]; // 2 outputs, 3 inputs
+/// let (input, output) = (QParams { scale: 0.02, zero_point: 128 }, QParams { scale: 0.05, zero_point: 100 });
+/// let config = StaticConfig::new(input, output).relu();
+/// let linear = StaticLinear::<u8, u8>::new(MatRef::row_major(&weights, 2, 3)?, Some(&[0.1, -0.1]), config)?;
+///
+/// let x = [178u8, 228, 78]; // 1, 2, -1
+/// let mut y = [0u8; 2];
+/// let mut scratch = linear.workspace(1)?;
+/// linear.forward(MatRef::row_major(&x, 1, 3)?, MatMut::row_major(&mut y, 1, 2)?, &mut scratch)?;
+/// assert_eq!(y, [100, 188]); // -1.65 behind the ReLU, 4.4
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct StaticLinear<A, T> {
+    weights: PackedRhs<'static>,
+    output: StaticOutput<T>,
+    input: QParams,
+    element: PhantomData<A>,
+}
+
+impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
+    /// From real weights, outputs x inputs (PyTorch's layout), and a bias, one value for each output, in units of the real
+    /// output.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::NonFinite`] (with the index in row-major order), [`Error::Bias`] for weights and bias;
+    /// [`Error::Scale`], [`Error::ZeroPoint`] for the parameters of input, output and weights, and for scales whose quotient is 0
+    /// or infinite; [`Error::BiasType`] for an f32 bias of i32 output; [`Error::KTooLong`] for more than
+    /// [`MAX_SAFE_K`](crate::MAX_SAFE_K) inputs; [`Error::SizeOverflow`]; the errors of [`Kernel::best`].
+    pub fn new(weights: MatRef<f32>, bias: Option<&[f32]>, config: StaticConfig<T>) -> Result<Self, Error> {
+        let (outputs, inputs) = (weights.rows(), weights.cols());
+        let weights = StaticWeights::quantize(&row_major(weights)?, outputs, inputs, &config)?;
+        Self::from_parts(&weights, outputs, inputs, bias.into(), &config)
+    }
+
+    /// From weights that are quantized already, in the same layout, their scales (one, or one for each output), and a bias in units
+    /// of input scale * weight scale. What the configuration says of weights is not used.
+    ///
+    /// # Errors
+    /// As [`StaticLinear::new`].
+    pub fn from_quantized<'s>(
+        weights: MatRef<i8>,
+        scales: impl Into<Broadcast<'s, f32>>,
+        bias: Option<&[i32]>,
+        config: StaticConfig<T>,
+    ) -> Result<Self, Error> {
+        let (outputs, inputs) = (weights.rows(), weights.cols());
+        let weights = StaticWeights::new(&row_major(weights)?, scales.into(), outputs, inputs)?;
+        Self::from_parts(&weights, outputs, inputs, bias.into(), &config)
+    }
+
+    fn from_parts(
+        weights: &StaticWeights,
+        outputs: usize,
+        inputs: usize,
+        bias: StaticBias,
+        config: &StaticConfig<T>,
+    ) -> Result<Self, Error> {
+        let kernel = config.chosen_kernel()?;
+        let output = StaticOutput::new::<A>(config, &weights.scales, bias, outputs)?;
+        let rhs = MatRef::row_major(&weights.values, outputs, inputs)?.transpose();
+        Ok(Self {
+            weights: PackedRhs::pack_for(kernel, rhs)?,
+            output,
+            input: config.input,
+            element: PhantomData,
+        })
+    }
+
+    /// Features of a row of `x`.
+    #[must_use]
+    pub fn inputs(&self) -> usize {
+        self.weights.k()
+    }
+
+    /// Features of a row of the output.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.weights.n()
+    }
+
+    /// The kernel that the layer runs on.
+    #[must_use]
+    pub fn kernel(&self) -> Kernel {
+        self.weights.kernel()
+    }
+
+    /// Bytes of scratch that [`StaticLinear::forward`] needs for up to `m` rows.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace_size(&self, m: usize) -> Result<usize, Error> {
+        self.workspace_size_with(m, &Sequential)
+    }
+
+    /// Bytes of scratch that [`StaticLinear::forward_with`] needs for up to `m` rows on that executor.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
+        self.gemm()?.workspace_size_with(m, executor)
+    }
+
+    /// Scratch for [`StaticLinear::forward`] with up to `m` rows.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace(&self, m: usize) -> Result<Workspace, Error> {
+        Ok(Workspace::with_size(self.workspace_size(m)?))
+    }
+
+    /// Computes `out`, M x outputs, from `x`, M x inputs. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::BufferTooSmall`] for the scratch. Nothing has been written to `out` then.
+    pub fn forward(&self, x: MatRef<A>, out: MatMut<T>, scratch: &mut [u8]) -> Result<(), Error> {
+        self.forward_with(&Sequential, x, out, scratch)
+    }
+
+    /// As [`StaticLinear::forward`], in parts on the threads of an executor.
+    ///
+    /// # Errors
+    /// As [`StaticLinear::forward`]; the scratch must have [`StaticLinear::workspace_size_with`] bytes.
+    pub fn forward_with(
+        &self,
+        executor: &impl Executor,
+        x: MatRef<A>,
+        out: MatMut<T>,
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        check_shape("columns of x (inputs)", self.inputs(), x.cols())?;
+        let lhs = Lhs::new(x).zero_point(self.input.zero_point);
+        self.gemm()?.run_with(executor, lhs, out, scratch)
+    }
+
+    fn gemm(&self) -> Result<Gemm<'_, T>, Error> {
+        Gemm::new(&self.weights, self.output.range(0..self.outputs()))
+    }
+}

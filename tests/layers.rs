@@ -1,0 +1,380 @@
+//! Static layers: every kernel against the scalar definition, bit for bit; PyTorch's answers; every mistake.
+
+mod common;
+#[path = "common/golden.rs"]
+mod file;
+
+use common::{FILLS, Random, bytes, kernels};
+use file::cases;
+use i8gemm::{
+    Error, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, Rhs,
+    nn::{Add, AveragePool, MaxPool, Nhwc, StaticConfig, StaticLinear, Window},
+    quant::{Levels, QParams, Rounding},
+    reference,
+};
+use serde::Deserialize;
+
+fn params<T: Operand>(random: &mut Random) -> QParams {
+    QParams { scale: random.scale(), zero_point: random.range(T::MIN, T::MAX) }
+}
+
+/// Fewer cases where an emulator runs them.
+fn count() -> usize {
+    if std::env::var_os("I8GEMM_KERNEL").is_some() || cfg!(not(target_arch = "x86_64")) { 20 } else { 100 }
+}
+
+fn check_add<A: Operand, T: Operand + OutputElement + PartialEq + std::fmt::Debug>(
+    kernel: Kernel,
+    seed: u64,
+    with_relu: fn(StaticConfig<'static, T>) -> StaticConfig<'static, T>,
+) {
+    let mut random = Random(seed);
+    // Two steps of a vector of 16 lanes at a time, single vectors, and what is left.
+    let len = random.below(160);
+    let fill = FILLS[random.below(FILLS.len())];
+    let [a, b]: [Vec<A>; 2] = [bytes(&mut random, fill, len), bytes(&mut random, FILLS[0], len)];
+    let inputs = [params::<A>(&mut random), params::<A>(&mut random)];
+    // Of a size at which sums use the whole range.
+    let output = QParams { scale: inputs[0].scale * random.scale() * 4.0, ..params::<T>(&mut random) };
+    let relu = random.below(2) == 0;
+    let config = StaticConfig::<T>::new(inputs[0], output).kernel(kernel);
+    let add = Add::<A, T>::new(inputs[1], if relu { with_relu(config) } else { config }).unwrap();
+    let mut actual = vec![T::from_i32(99); len];
+    add.forward(&a, &b, &mut actual).unwrap();
+    let low = if relu { output.zero_point } else { T::MIN };
+    for i in 0..len {
+        let values = [a[i].widen(), b[i].widen()];
+        let expected = T::from_i32(reference::add(values, inputs, output, Levels::of::<T>()).max(low));
+        assert_eq!(actual[i], expected, "{kernel}: {values:?} {inputs:?} {output:?}, value {i} of {len}");
+    }
+}
+
+#[test]
+fn sums_on_every_kernel() {
+    let mut random = Random(31);
+    for _ in 0..count() {
+        let seed = random.next();
+        for kernel in kernels() {
+            check_add::<u8, u8>(kernel, seed, StaticConfig::relu);
+            check_add::<i8, i8>(kernel, seed, StaticConfig::relu);
+            check_add::<u8, i8>(kernel, seed, StaticConfig::relu);
+            check_add::<i8, u8>(kernel, seed, StaticConfig::relu);
+        }
+    }
+}
+
+/// What no sum of finite scales should meet, but may: infinities of both signs.
+#[test]
+fn sums_beyond_f32() {
+    let wide = QParams { scale: 3e38, zero_point: 128 };
+    for kernel in kernels() {
+        let config = StaticConfig::<u8>::new(wide, QParams { scale: 1.0, zero_point: 7 }).kernel(kernel);
+        let add = Add::<u8, u8>::new(wide, config).unwrap();
+        let mut y = [0; 3];
+        add.forward(&[255, 0, 255], &[0, 0, 255], &mut y).unwrap();
+        assert_eq!(y, [7, 0, 255], "{kernel}");
+    }
+}
+
+fn check_pools<A: Operand + OutputElement + PartialEq + std::fmt::Debug>(kernel: Kernel, seed: u64) {
+    let mut random = Random(seed);
+    let mut pair = |n: usize, min: usize| [random.below(n) + min, random.below(n) + min];
+    let ([kh, kw], [sh, sw], [dh, dw]) = (pair(4, 1), pair(3, 1), pair(2, 1));
+    let ([top, left], [height, width]) = (pair(2, 0), pair(8, 1));
+    let window = Window::new(kh, kw).stride(sh, sw).dilation(dh, dw).padding(top, left);
+    let shape = Nhwc::new(1 + random.below(2), height, width, 1 + random.below(70));
+    let fill = FILLS[random.below(FILLS.len())];
+    let x: Vec<A> = bytes(&mut random, fill, shape.elements().unwrap());
+    let input = params::<A>(&mut random);
+    let output =
+        QParams { scale: input.scale * (0.5 + random.below(8) as f32 / 8.0), ..params::<A>(&mut random) };
+    let config = StaticConfig::<A>::new(input, output).kernel(kernel);
+    let include = random.below(2) == 0;
+    let pool = AveragePool::<A, A>::new(window, config).unwrap();
+    let pool = if include { pool } else { pool.exclude_padding() };
+    let Ok(out) = pool.output_shape(shape) else {
+        assert!(MaxPool::new(window).unwrap().output_shape(shape).is_err());
+        return;
+    };
+    let len = out.elements().unwrap();
+    let blank = vec![A::from_i32(99); len];
+    let (mut expected, mut actual) = (blank.clone(), blank.clone());
+    reference::average_pool(&x, shape, &window, include, [input, output], &mut expected).unwrap();
+    let mut scratch = vec![0xA5; pool.workspace_size(shape).unwrap()];
+    assert_eq!(pool.forward(&x, shape, &mut actual, &mut scratch).unwrap(), out);
+    assert_eq!(actual, expected, "{kernel}: {window:?} of {shape:?}, {input:?}, {output:?}, {include}");
+
+    let (mut expected, mut actual) = (blank.clone(), blank);
+    reference::max_pool(&x, shape, &window, &mut expected).unwrap();
+    assert_eq!(MaxPool::new(window).unwrap().forward(&x, shape, &mut actual).unwrap(), out);
+    assert_eq!(actual, expected, "{window:?} of {shape:?}");
+
+    let whole = Window::new(height, width);
+    let (mut expected, mut actual) = (
+        vec![A::from_i32(1); shape.batch * shape.channels],
+        vec![A::from_i32(2); shape.batch * shape.channels],
+    );
+    reference::average_pool(&x, shape, &whole, true, [input, output], &mut expected).unwrap();
+    let global = AveragePool::<A, A>::global(config).unwrap();
+    global.forward(&x, shape, &mut actual, &mut scratch).unwrap();
+    assert_eq!(actual, expected, "{kernel}: all of {shape:?}, {input:?}, {output:?}");
+}
+
+#[test]
+fn pools_on_every_kernel() {
+    let mut random = Random(5);
+    for _ in 0..count() {
+        let seed = random.next();
+        for kernel in kernels() {
+            check_pools::<u8>(kernel, seed);
+            check_pools::<i8>(kernel, seed);
+        }
+    }
+}
+
+fn check_linear<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug>(
+    kernel: Kernel,
+    seed: u64,
+    config: impl Fn(QParams) -> StaticConfig<'static, T>,
+    output: impl for<'a> Fn(&'a [f32]) -> Output<'a, T>,
+    scale: f32,
+) {
+    let mut random = Random(seed);
+    let (m, k, n) = (1 + random.below(5), 1 + random.below(70), 1 + random.below(40));
+    let fill = FILLS[random.below(FILLS.len())];
+    let x: Vec<A> = bytes(&mut random, fill, m * k);
+    let w: Vec<f32> = (0..n * k).map(|_| random.range(-1000, 1000) as f32 * 1e-3).collect();
+    let bias: Vec<f32> = (0..n).map(|_| random.range(-1000, 1000) as f32 * 1e-3).collect();
+    let input = QParams { scale: 0.02, zero_point: random.range(A::MIN, A::MAX) };
+    let levels = Levels::signed([8, 4, 2][random.below(3)]).unwrap();
+    let linear = StaticLinear::<A, T>::new(
+        MatRef::row_major(&w, n, k).unwrap(),
+        Some(&bias),
+        config(input).levels(levels).kernel(kernel),
+    )
+    .unwrap();
+
+    // By hand: symmetric narrow weights of each channel, i32 biases.
+    let narrow = levels.narrow();
+    let scales: Vec<f32> = w
+        .chunks(k)
+        .map(|row| {
+            let most = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
+            (most / narrow.max() as f32).max(f32::EPSILON)
+        })
+        .collect();
+    let quantized: Vec<i8> = w
+        .iter()
+        .enumerate()
+        .map(|(i, &w)| {
+            let params = QParams { scale: scales[i / k], zero_point: 0 };
+            reference::quantize(w, params, narrow, Rounding::HalfEven, false, 0) as i8
+        })
+        .collect();
+    let steps: Vec<i32> = (0..n)
+        .map(|i| (f64::from(bias[i]) / f64::from(input.scale * scales[i])).round_ties_even() as i32)
+        .collect();
+    let combined: Vec<f32> = scales.iter().map(|s| input.scale * s / scale).collect();
+    let (mut expected, mut actual) = (vec![T::from_i32(1); m * n], vec![T::from_i32(2); m * n]);
+    reference::gemm(
+        Lhs::new(MatRef::row_major(&x, m, k).unwrap()).zero_point(input.zero_point),
+        Rhs::new(MatRef::col_major(&quantized, k, n).unwrap()),
+        &output(&combined).bias(&steps),
+        MatMut::row_major(&mut expected, m, n).unwrap(),
+    )
+    .unwrap();
+    let mut run = |linear: &StaticLinear<A, T>| {
+        let mut scratch = vec![0xA5; linear.workspace_size(m).unwrap()];
+        let out = MatMut::row_major(&mut actual, m, n).unwrap();
+        linear.forward(MatRef::row_major(&x, m, k).unwrap(), out, &mut scratch).unwrap();
+        assert_eq!(actual, expected, "{kernel}: {m} x {k} x {n}, {levels:?}");
+        actual.fill(T::from_i32(3));
+    };
+    run(&linear);
+    let weights = MatRef::row_major(&quantized, n, k).unwrap();
+    let config = config(input).kernel(kernel);
+    run(&StaticLinear::from_quantized(weights, &scales, Some(&steps), config).unwrap());
+}
+
+#[test]
+fn linear_on_every_kernel() {
+    let mut random = Random(88);
+    for _ in 0..count() / 4 {
+        let seed = random.next();
+        let (scale, zero) = (random.scale(), random.range(0, 127));
+        let y = QParams { scale, zero_point: zero };
+        for kernel in kernels() {
+            check_linear::<u8, u8>(
+                kernel,
+                seed,
+                |x| StaticConfig::new(x, y).relu(),
+                |s| Output::<u8>::requantize(s, zero).clamp(zero, 255),
+                scale,
+            );
+            check_linear::<i8, i8>(
+                kernel,
+                seed,
+                |x| StaticConfig::new(x, y),
+                |s| Output::requantize(s, zero),
+                scale,
+            );
+            check_linear::<u8, f32>(kernel, seed, StaticConfig::real, |s| Output::f32(s), 1.0);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    op: String,
+    #[serde(default)]
+    shape: Vec<usize>,
+    inputs: Vec<Vec<u8>>,
+    params: Vec<Params>,
+    #[serde(default)]
+    relu: bool,
+    #[serde(default)]
+    kernel: [usize; 2],
+    #[serde(default)]
+    stride: [usize; 2],
+    #[serde(default)]
+    padding: [usize; 2],
+    #[serde(default)]
+    dilation: usize,
+    #[serde(default)]
+    include: bool,
+    #[serde(default)]
+    weights: Vec<i8>,
+    #[serde(default)]
+    weight_scales: Vec<f32>,
+    #[serde(default)]
+    bias: Vec<f32>,
+    y: Vec<u8>,
+    exact: bool,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+struct Params {
+    scale: f32,
+    zero_point: i32,
+}
+
+impl From<Params> for QParams {
+    fn from(Params { scale, zero_point }: Params) -> Self {
+        Self { scale, zero_point }
+    }
+}
+
+/// PyTorch adds dequantized values and divides by the output's scale last: where scales are no powers of two, sums close to a tie
+/// may fall on the other side of it.
+#[test]
+fn answers_of_pytorch() {
+    for (i, case) in cases::<Golden>("layers_torch.json").iter().enumerate() {
+        let p: Vec<QParams> = case.params.iter().map(|&p| p.into()).collect();
+        let relu = |config: StaticConfig<'static, u8>| if case.relu { config.relu() } else { config };
+        let window = || {
+            let Golden { kernel: [kh, kw], stride: [sh, sw], padding: [ph, pw], dilation, .. } = *case;
+            Window::new(kh, kw).stride(sh, sw).padding(ph, pw).dilation(dilation, dilation)
+        };
+        let image = || Nhwc::new(case.shape[0], case.shape[1], case.shape[2], case.shape[3]);
+        let x = &case.inputs[0];
+        let mut y = vec![0u8; case.y.len()];
+        let average = |pool: AveragePool<u8, u8>, y: &mut [u8]| {
+            pool.forward(x, image(), y, &mut pool.workspace(image()).unwrap()).unwrap();
+        };
+        match &case.op[..] {
+            "add" => {
+                let add = Add::<u8, u8>::new(p[1], relu(StaticConfig::new(p[0], p[2]))).unwrap();
+                add.forward(x, &case.inputs[1], &mut y).unwrap();
+            }
+            "average_pool" => {
+                let pool = AveragePool::new(window(), StaticConfig::new(p[0], p[0])).unwrap();
+                average(if case.include { pool } else { pool.exclude_padding() }, &mut y);
+            }
+            "global_average_pool" => {
+                average(AveragePool::global(StaticConfig::new(p[0], p[0])).unwrap(), &mut y);
+            }
+            "max_pool" => {
+                MaxPool::new(window()).unwrap().forward(x, image(), &mut y).unwrap();
+            }
+            "linear" => {
+                let &[m, k, n] = &case.shape[..] else { panic!("{:?}", case.shape) };
+                let real: Vec<f32> =
+                    (0..n * k).map(|i| f32::from(case.weights[i]) * case.weight_scales[i / k]).collect();
+                let config = StaticConfig::new(p[0], p[1]).weight_scales(&case.weight_scales);
+                let config = if case.relu { config.relu() } else { config };
+                let weights = MatRef::row_major(&real, n, k).unwrap();
+                let linear = StaticLinear::<u8, u8>::new(weights, Some(&case.bias), config).unwrap();
+                let out = MatMut::row_major(&mut y, m, n).unwrap();
+                let mut scratch = linear.workspace(m).unwrap();
+                linear.forward(MatRef::row_major(x, m, k).unwrap(), out, &mut scratch).unwrap();
+            }
+            other => panic!("unknown layer {other}"),
+        }
+        let wrong = y.iter().zip(&case.y).filter(|(a, b)| a != b).count();
+        let far = y.iter().zip(&case.y).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        println!("case {i}, {}: {wrong} of {} differ, by {far} at most", case.op, y.len());
+        let allowed = if case.exact { (0, 0) } else { (y.len() / 50, 1) };
+        assert!(wrong <= allowed.0 && far <= allowed.1, "case {i}, {}: {y:?}, not {:?}", case.op, case.y);
+    }
+}
+
+#[test]
+fn mistakes_are_errors() {
+    let unit = QParams { scale: 1.0, zero_point: 0 };
+    let config = StaticConfig::<u8>::new(unit, unit);
+    let bad = |scale| QParams { scale, zero_point: 0 };
+    assert!(matches!(Add::<u8, u8>::new(bad(f32::NAN), config), Err(Error::Scale { .. })));
+    assert!(matches!(
+        Add::<u8, u8>::new(QParams { scale: 1.0, zero_point: -1 }, config),
+        Err(Error::ZeroPoint { what: "second input's zero point", value: -1, .. })
+    ));
+    let tiny = StaticConfig::<u8>::new(unit, bad(1e-39));
+    assert!(matches!(Add::<u8, u8>::new(bad(3e38), tiny), Err(Error::Scale { .. })));
+    let add = Add::<u8, u8>::new(unit, config).unwrap();
+    let mut y = [7u8; 2];
+    assert!(matches!(add.forward(&[1, 2], &[1], &mut y), Err(Error::Length { what: "second input", .. })));
+    assert!(matches!(add.forward(&[1], &[1], &mut y), Err(Error::Length { what: "sums", .. })));
+    assert_eq!(y, [7, 7]);
+
+    let image = Nhwc::new(1, 2, 2, 1);
+    // A column of padding is all that the first place sees.
+    let padded = Window::new(1, 1).padding(0, 1);
+    let empty = Error::EmptyWindow { what: "columns", pixels: 2 };
+    assert_eq!(MaxPool::new(padded).unwrap().output_shape(image), Err(empty));
+    // Taps on both sides of the image.
+    let around = Window::new(2, 1).dilation(3, 1).padding(1, 0);
+    assert_eq!(
+        AveragePool::<u8, u8>::new(around, config).unwrap().output_shape(Nhwc::new(1, 1, 2, 1)),
+        Err(Error::Window { what: "rows", extent: 4, padded: 3 })
+    );
+    let around = around.padding(2, 0);
+    assert!(matches!(
+        AveragePool::<u8, u8>::new(around, config).unwrap().output_shape(Nhwc::new(1, 1, 2, 1)),
+        Err(Error::EmptyWindow { what: "rows", .. })
+    ));
+    assert!(matches!(MaxPool::new(Window::new(0, 1)), Err(Error::Zero { .. })));
+    let huge = Window::new(1 << 12, 1 << 12);
+    assert!(matches!(AveragePool::<u8, u8>::new(huge, config), Err(Error::SizeOverflow { .. })));
+    let global = AveragePool::<u8, u8>::global(config).unwrap();
+    assert!(matches!(global.output_shape(Nhwc::new(1, 0, 2, 1)), Err(Error::Zero { .. })));
+    let mut y = [7u8; 1];
+    let small = global.forward(&[1; 4], image, &mut y, &mut []);
+    assert!(matches!(small, Err(Error::BufferTooSmall { .. })));
+    assert!(matches!(global.forward(&[1; 3], image, &mut y, &mut [0; 256]), Err(Error::Shape { .. })));
+    assert_eq!(y, [7]);
+
+    let weights = MatRef::row_major(&[1.0f32, 2.0], 1, 2).unwrap();
+    let linear =
+        |bias: Option<&[f32]>, config| StaticLinear::<u8, u8>::new(weights, bias, config).map(|_| ());
+    assert!(matches!(linear(Some(&[f32::NAN]), config), Err(Error::Bias { .. })));
+    assert!(matches!(linear(Some(&[0.0; 2]), config), Err(Error::Length { .. })));
+    assert!(matches!(linear(None, config.weight_scales(-1.0)), Err(Error::Scale { .. })));
+    let nan = MatRef::row_major(&[1.0, f32::NAN], 1, 2).unwrap();
+    let error = StaticLinear::<u8, u8>::new(nan, None, config).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { what: "weight", index: 1, .. }));
+    let layer = StaticLinear::<u8, u8>::new(weights, None, config).unwrap();
+    let x = MatRef::row_major(&[1u8, 2, 3], 1, 3).unwrap();
+    let out = MatMut::row_major(&mut y, 1, 1).unwrap();
+    assert!(matches!(layer.forward(x, out, &mut [0; 4096]), Err(Error::Shape { .. })));
+    assert_eq!(y, [7]);
+}

@@ -1,0 +1,141 @@
+//! Convolutional layers of networks, against the same in f32 on the `gemm` crate.
+
+use anyhow::Result;
+use i8gemm::{
+    Kernel,
+    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window},
+    quant::QParams,
+};
+
+use crate::{
+    ours::Shape,
+    pairs::{Clock, Contender},
+    real,
+};
+
+/// A layer or a block on a square image.
+#[derive(Debug, Clone, Copy)]
+pub struct Layer {
+    pub op: &'static str,
+    size: usize,
+    inputs: usize,
+    outputs: usize,
+}
+
+/// A ResNet's commonest convolution, and two blocks of MobileNet: the widest image and the commonest.
+pub const LAYERS: [Layer; 3] = [
+    Layer { op: "conv3x3", size: 56, inputs: 64, outputs: 64 },
+    Layer { op: "mobilenet-block", size: 112, inputs: 32, outputs: 64 },
+    Layer { op: "mobilenet-block", size: 14, inputs: 512, outputs: 512 },
+];
+
+impl Layer {
+    fn is_block(&self) -> bool {
+        self.op == "mobilenet-block"
+    }
+
+    /// Of the product in it.
+    pub fn shape(&self) -> Shape {
+        let taps = if self.is_block() { 1 } else { 9 };
+        (self.size * self.size, taps * self.inputs, self.outputs)
+    }
+
+    fn macs(&self) -> f64 {
+        let (m, k, n) = self.shape();
+        let depthwise = if self.is_block() { 9 * m * self.inputs } else { 0 };
+        (m * k * n + depthwise) as f64
+    }
+}
+
+/// Something whose call is all there is to time.
+struct Timed<F> {
+    work: f64,
+    call: F,
+}
+
+impl<F: FnMut() -> Result<()>> Contender for Timed<F> {
+    fn work(&self) -> f64 {
+        self.work
+    }
+
+    fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64> {
+        let mut result = Ok(());
+        let seconds = clock.time(|| result = (0..calls).try_for_each(|_| (self.call)()));
+        result.map(|()| seconds)
+    }
+}
+
+/// Calls `meet` with ours and the f32 form, on one thread.
+pub fn with<R>(
+    layer: Layer,
+    kernel: Kernel,
+    meet: impl FnOnce(&mut dyn Contender, &mut dyn Contender) -> Result<R>,
+) -> Result<R> {
+    let Layer { size, inputs, outputs, .. } = layer;
+    let (input, output) = (QParams { scale: 0.02, zero_point: 117 }, QParams { scale: 0.05, zero_point: 3 });
+    let config = StaticConfig::<u8>::new(input, output).relu6().kernel(kernel);
+    let weights =
+        |len: usize| -> Vec<f32> { (0..len).map(|i| (i * 37 % 255) as f32 / 127.0 - 1.0).collect() };
+    let shape = Nhwc::new(1, size, size, inputs);
+    let x: Vec<u8> = (0..shape.elements()?).map(|i| (i * 41 % 256) as u8).collect();
+    let mut y = vec![0; size * size * outputs];
+    let three = Window::new(3, 3).padding(1, 1);
+    let work = layer.macs();
+    if layer.is_block() {
+        let depthwise = Filters::depthwise(inputs, three);
+        let depthwise = DepthwiseConv2d::<u8, u8>::new(depthwise, &weights(9 * inputs), None, config)?;
+        let pointwise = Filters::new(inputs, outputs, Window::new(1, 1));
+        let pointwise = Conv2d::<u8, u8>::new(pointwise, &weights(inputs * outputs), None, config)?;
+        let mut between = vec![0; x.len()];
+        let mut scratch = pointwise.workspace(shape)?;
+        scratch.grow(depthwise.workspace_size(shape)?);
+        let mut theirs = real::Block::new(gemm_f32, size, inputs, outputs);
+        let ours = || {
+            let shape = depthwise.forward(&x, shape, &mut between, &mut scratch)?;
+            pointwise.forward(&between, shape, &mut y, &mut scratch)?;
+            Ok(())
+        };
+        let mut theirs = Timed { work, call: || (theirs.run(), Ok(())).1 };
+        return meet(&mut Timed { work, call: ours }, &mut theirs);
+    }
+    let filters = Filters::new(inputs, outputs, three);
+    let conv = Conv2d::<u8, u8>::new(filters, &weights(9 * inputs * outputs), None, config)?;
+    let mut scratch = conv.workspace(shape)?;
+    let mut theirs = real::Conv3x3::new(gemm_f32, size, inputs, outputs);
+    let ours = || {
+        conv.forward(&x, shape, &mut y, &mut scratch)?;
+        Ok(())
+    };
+    let mut theirs = Timed { work, call: || (theirs.run(), Ok(())).1 };
+    meet(&mut Timed { work, call: ours }, &mut theirs)
+}
+
+/// A product on one thread.
+fn gemm_f32((m, k, n): Shape, a: &[f32], b: &[f32], c: &mut [f32]) {
+    assert!(a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
+    let row = |cols: usize| cols as isize;
+    // SAFETY: all three are row-major, of M x N, M x K and K x N elements.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            row(n),
+            false,
+            a.as_ptr(),
+            1,
+            row(k),
+            b.as_ptr(),
+            1,
+            row(n),
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
