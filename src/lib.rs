@@ -51,7 +51,7 @@
 //! everything, slow and plain. [`Error`]: what can be wrong with a call.
 #![cfg_attr(
     feature = "alloc",
-    doc = "[`nn`]: layers, from f32 weights and for f32 activations, that multiply in int8."
+    doc = "[`nn`]: layers, from f32 weights, that multiply in int8: for f32 activations, and for quantized images."
 )]
 #![cfg_attr(not(feature = "std"), no_std)]
 
