@@ -84,15 +84,14 @@ pub(crate) struct DepthwiseJob<'a> {
     pub out_col_stride: usize,
 }
 
-/// The function, compiled for one instruction set.
+/// The functions, compiled for one instruction set.
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 pub(crate) struct Depthwise {
     /// Channels of a block of weights: at most [`MAX_BLOCK`].
     pub block: usize,
     /// Safety: the CPU has the kernel's features; otherwise as [`DepthwiseJob`] says.
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
     pub run: unsafe fn(&DepthwiseJob),
     /// For 3 x 3 taps of stride 1, if there is something better. Safety: as `run`, and [`ThreeJob`].
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
     pub three: Option<unsafe fn(&ThreeJob)>,
 }
 
