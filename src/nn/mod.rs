@@ -17,7 +17,8 @@
 //! | [`fold_batch_norm`] | output channels first | the layer before it and the normalization as one layer |
 //!
 //! `forward` allocates nothing: scratch is the caller's, of `workspace_size` bytes, and any alignment. It also serves any
-//! call with fewer rows. All errors are found before anything is written.
+//! call with fewer rows. All errors are found before anything is written. `forward_with` runs the products on the threads of an
+//! [`Executor`](crate::Executor).
 
 mod batch_norm;
 mod config;
