@@ -6,7 +6,8 @@ use super::{
     scratch::{Activations, Carver, Size},
 };
 use crate::{
-    Error, Executor, Kernel, MatMut, MatRef, Sequential, Workspace, gemm::check_shape, quant::DynamicQuantizer,
+    Error, Executor, Kernel, MatMut, MatRef, Sequential, Workspace, gemm::check_shape,
+    quant::DynamicQuantizer,
 };
 
 /// A fully connected layer, `y = x W^T + bias`, with i8 weights and dynamically quantized activations.
