@@ -2,7 +2,7 @@
 
     apt-get install bible-kjv-text          # the King James Bible, its copyright long expired
     pip install torch numpy safetensors
-    python train.py [--minutes 15] [--threads 1]
+    python train.py [--minutes 19] [--threads 1]
 
 Embedding -> LSTM of two layers -> Linear, all names as PyTorch's modules give them.
 """
@@ -27,8 +27,8 @@ UNKNOWN, END = "<unk>", "<eos>"
 
 
 def verses(path):
-    """(chapter, text) of every verse, from the package's archive: windows of 64 KiB, each packed by compress(1), with the
-    three bytes of its header left out in all but the directory's word."""
+    """(chapter, text) of every verse, from the package's archive: after a directory, windows of 64 KiB of text, each packed by
+    compress(1) and stored without the three bytes of its header."""
     data = Path(path).read_bytes()
     (count,) = struct.unpack_from(">I", data, 0x58)
     starts = [*struct.unpack_from(f">{count}I", data, 0x5C), len(data)]
@@ -78,7 +78,7 @@ def loss_of(model, ids):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--text", default="/usr/lib/bible.data", help="the archive of Debian's bible-kjv-text")
-    args.add_argument("--minutes", type=float, default=15)
+    args.add_argument("--minutes", type=float, default=19)
     args.add_argument("--threads", type=int, default=1)
     args = args.parse_args()
     torch.manual_seed(1)
