@@ -34,11 +34,12 @@ struct Case {
     c: Option<Vec<f32>>,
 }
 
-/// Largest difference between the quantized layers and PyTorch's. Weights are off by at most 1/254 of the largest of their row
-/// (here at most 0.58, PyTorch's 1/sqrt(hidden)), activations by 1/510 of their range (below 6): with no more than 8 of them in
-/// a sum, a gate's argument moves by 0.05 at worst and by a fifth of that as a rule; sigmoid flattens it to a quarter, and
-/// layers and steps add up what is left.
-const QUANTIZED: f64 = 0.03;
+/// Most that the quantized layers may differ from PyTorch's. A weight is off by at most 1/254 of the largest of its row, no
+/// more than 0.58 here (PyTorch draws them below 1/sqrt(hidden)): 0.0023. An activation is off by about half a step, 1/510 of a range
+/// of some 5 in the first layer, 1 above: 0.01. Errors of random signs over sums of at most 11 terms make some 0.01 of a gate's
+/// argument, 0.03 where all of them agree; sigmoid's slope leaves a quarter of it, tanh's at most all, and a gate weighs it
+/// down again. A wrong order of gates is off by tenths.
+const QUANTIZED: f64 = 0.02;
 
 impl Case {
     fn gates(&self) -> usize {
