@@ -3,7 +3,10 @@
 mod common;
 
 use common::{Fill, Matrix, Order, Random, kernels};
-use i8gemm::{Executor, Gemm, Lhs, MatMut, Output, PackedRhs, Rhs, Sequential};
+use i8gemm::{
+    Error, Executor, Gemm, Lhs, MatMut, MatRef, Output, PackedRhs, Rhs, Sequential,
+    nn::{Gru, Linear, Lstm, LstmState, RecurrentWeights},
+};
 
 /// As many threads as it says, each call on one of its own.
 struct Threads(usize);
@@ -73,4 +76,56 @@ fn the_same_bits_for_every_number_of_threads() {
             assert_eq!(on!(i8gemm::Rayon), expected, "{kernel}: rayon");
         }
     }
+}
+
+#[test]
+fn layers_too() -> Result<(), Error> {
+    // Large enough for several parts, in the recurrent products too.
+    let (inputs, hidden, steps) = (64, 256, 3);
+    let mut random = Random(5);
+    let mut reals =
+        |len: usize| -> Vec<f32> { (0..len).map(|_| random.range(-1000, 1000) as f32 * 1e-4).collect() };
+    let (w_ih, w_hh) = (reals(4 * hidden * inputs), reals(4 * hidden * hidden));
+    let (x, bias) = (reals(steps * inputs), reals(4 * hidden));
+    let weights = |gates: usize| -> Result<_, Error> {
+        Ok([RecurrentWeights {
+            input: MatRef::row_major(&w_ih[..gates * hidden * inputs], gates * hidden, inputs)?,
+            hidden: MatRef::row_major(&w_hh[..gates * hidden * hidden], gates * hidden, hidden)?,
+            input_bias: None,
+            hidden_bias: Some(&bias[..gates * hidden]),
+        }])
+    };
+    let (lstm, gru) = (Lstm::new(&weights(4)?, false)?, Gru::new(&weights(3)?, false)?);
+    let linear = Linear::new(MatRef::row_major(&w_ih, 4 * hidden, inputs)?, Some(&bias))?;
+    let x = MatRef::row_major(&x, steps, inputs)?;
+    // All that the layers compute, as bits.
+    macro_rules! on {
+        ($executor:expr) => {{
+            let executor = $executor;
+            let (mut a, mut b) = (vec![0.0; steps * hidden], vec![0.0; steps * hidden]);
+            let (mut h, mut c, mut g) = (vec![0.1; hidden], vec![0.2; hidden], vec![0.3; hidden]);
+            let mut y = vec![0.0; steps * 4 * hidden];
+
+            let mut scratch = vec![0; lstm.workspace_size_with(steps, 1, &executor)?];
+            let out = MatMut::row_major(&mut a, steps, hidden)?;
+            lstm.forward_with(&executor, x, out, 1, LstmState { h: &mut h, c: &mut c }, &mut scratch)?;
+            let mut scratch = vec![0; gru.workspace_size_with(steps, 1, &executor)?];
+            gru.forward_with(
+                &executor,
+                x,
+                MatMut::row_major(&mut b, steps, hidden)?,
+                1,
+                &mut g,
+                &mut scratch,
+            )?;
+            let mut scratch = vec![0; linear.workspace_size_with(steps, &executor)?];
+            linear.forward_with(&executor, x, MatMut::row_major(&mut y, steps, 4 * hidden)?, &mut scratch)?;
+            [a, h, c, b, g, y].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        }};
+    }
+    let expected = on!(Sequential);
+    assert!(expected.iter().any(|&bits| bits != 0));
+    assert_eq!(on!(Threads(4)), expected);
+    assert_eq!(on!(Careless { threads: 3, calls: 9 }), expected);
+    Ok(())
 }

@@ -133,8 +133,14 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// [`Error::BiasType`], [`Error::ZeroPoint`], [`Error::Clamp`] for their values.
     pub fn new(weights: &'a PackedRhs<'a>, output: Output<'a, T>) -> Result<Self, Error> {
         output.check(weights.n())?;
+        Ok(Self::checked(weights, output))
+    }
+
+    /// As [`Gemm::new`], for an output that has been checked against these weights before: in a layer, whose calls may be of
+    /// one row, a check of all columns would be felt.
+    pub(crate) fn checked(weights: &'a PackedRhs<'a>, output: Output<'a, T>) -> Self {
         let depth = Depth::new(weights.kernel().0, weights.k());
-        Ok(Self { weights, contents: weights.contents(), output, depth })
+        Self { weights, contents: weights.contents(), output, depth }
     }
 
     /// Bytes of scratch that [`Gemm::run`] needs for up to `m` rows, alignment included. Bounded: it stops growing with `m`

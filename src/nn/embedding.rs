@@ -129,6 +129,12 @@ impl Embedding {
         self.bits
     }
 
+    /// Bytes that values and scales take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&self.scales[..])
+    }
+
     /// Writes the rows that `ids` name to `out`, `ids.len()` x features: `scale * q`. Allocates nothing.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use super::{
     Config,
     recurrent::{RecurrentWeights, Stack},
 };
-use crate::{Error, Kernel, MatMut, MatRef, Workspace};
+use crate::{Error, Executor, Kernel, MatMut, MatRef, Sequential, Workspace};
 
 /// Layers of gated recurrent units with i8 weights and dynamically quantized activations: PyTorch's `nn.GRU`, gates in the
 /// order r, z, n.
@@ -89,12 +89,31 @@ impl Gru {
         self.0.state_len(batch)
     }
 
+    /// Bytes that the quantized weights take, with scales, biases, and what the kernel needs beside them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
     /// Bytes of scratch that [`Gru::forward`] needs for up to `steps` steps of a batch.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size(&self, steps: usize, batch: usize) -> Result<usize, Error> {
-        self.0.workspace_size(steps, batch)
+        self.workspace_size_with(steps, batch, &Sequential)
+    }
+
+    /// Bytes of scratch that [`Gru::forward_with`] needs for up to `steps` steps of a batch on that executor.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace_size_with(
+        &self,
+        steps: usize,
+        batch: usize,
+        executor: &impl Executor,
+    ) -> Result<usize, Error> {
+        self.0.workspace_size(steps, batch, executor)
     }
 
     /// Scratch for [`Gru::forward`] with up to `steps` steps of a batch.
@@ -118,6 +137,23 @@ impl Gru {
         h: &mut [f32],
         scratch: &mut [u8],
     ) -> Result<(), Error> {
-        self.0.forward(x, out, batch, h, &mut [], scratch)
+        self.forward_with(&Sequential, x, out, batch, h, scratch)
+    }
+
+    /// As [`Gru::forward`], each product in parts on the threads of an executor, if it is large enough for more than one: the
+    /// same bits.
+    ///
+    /// # Errors
+    /// As [`Gru::forward`]; the scratch must have [`Gru::workspace_size_with`] bytes.
+    pub fn forward_with(
+        &self,
+        executor: &impl Executor,
+        x: MatRef<f32>,
+        out: MatMut<f32>,
+        batch: usize,
+        h: &mut [f32],
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        self.0.forward(executor, x, out, batch, h, &mut [], scratch)
     }
 }

@@ -5,7 +5,10 @@ use super::{
     projection::Projection,
     scratch::{Activations, Carver, Size},
 };
-use crate::{Error, Kernel, MatMut, MatRef, Workspace, gemm::check_shape, quant::DynamicQuantizer};
+use crate::{
+    Error, Executor, Kernel, MatMut, MatRef, Sequential, Workspace, gemm::check_shape,
+    quant::DynamicQuantizer,
+};
 
 /// A fully connected layer, `y = x W^T + bias`, with i8 weights and dynamically quantized activations.
 ///
@@ -66,12 +69,26 @@ impl Linear {
         self.projection.weights().kernel()
     }
 
+    /// Bytes that the quantized weights take, with scales, bias, and what the kernel needs beside them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.projection.bytes()
+    }
+
     /// Bytes of scratch that [`Linear::forward`] needs for up to `m` rows.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size(&self, m: usize) -> Result<usize, Error> {
-        let product = self.projection.gemm()?.workspace_size(m)?;
+        self.workspace_size_with(m, &Sequential)
+    }
+
+    /// Bytes of scratch that [`Linear::forward_with`] needs for up to `m` rows on that executor.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
+        let product = self.projection.gemm().workspace_size_with(m, executor)?;
         Size::default().add_activations(&self.quantizer, m, self.inputs())?.total(product)
     }
 
@@ -89,14 +106,28 @@ impl Linear {
     /// [`Error::Shape`]; [`Error::BufferTooSmall`] for the scratch; [`Error::NonFinite`] for a value of `x`. Nothing has been
     /// written to `out` then.
     pub fn forward(&self, x: MatRef<f32>, out: MatMut<f32>, scratch: &mut [u8]) -> Result<(), Error> {
+        self.forward_with(&Sequential, x, out, scratch)
+    }
+
+    /// As [`Linear::forward`], the product in parts on the threads of an executor: the same bits.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`]; the scratch must have [`Linear::workspace_size_with`] bytes.
+    pub fn forward_with(
+        &self,
+        executor: &impl Executor,
+        x: MatRef<f32>,
+        out: MatMut<f32>,
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
         let (m, k) = (x.rows(), self.inputs());
         check_shape("columns of x (inputs)", k, x.cols())?;
         check_shape("rows of out", m, out.rows())?;
         check_shape("columns of out (outputs)", self.outputs(), out.cols())?;
-        let mut carver = Carver::new(scratch, self.workspace_size(m)?)?;
+        let mut carver = Carver::new(scratch, self.workspace_size_with(m, executor)?)?;
         let buffers = carver.take_activations(&self.quantizer, m, k)?;
         let Activations { values, scales, zero_points, row_sums } = buffers;
         let lhs = self.quantizer.quantize_into::<f32, u8>(x, values, scales, zero_points, row_sums)?;
-        self.projection.gemm()?.run(lhs, out, carver.rest())
+        self.projection.gemm().run_with(executor, lhs, out, carver.rest())
     }
 }

@@ -4,7 +4,7 @@ use super::{
     Config,
     recurrent::{RecurrentWeights, Stack},
 };
-use crate::{Error, Kernel, MatMut, MatRef, Workspace};
+use crate::{Error, Executor, Kernel, MatMut, MatRef, Sequential, Workspace};
 
 /// What an LSTM carries from step to step: on entry the initial state, on return the last one. Each holds layers *
 /// directions x batch x hidden size values, PyTorch's order: layer after layer, forward before backward.
@@ -102,12 +102,31 @@ impl Lstm {
         self.0.state_len(batch)
     }
 
+    /// Bytes that the quantized weights take, with scales, biases, and what the kernel needs beside them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
     /// Bytes of scratch that [`Lstm::forward`] needs for up to `steps` steps of a batch.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size(&self, steps: usize, batch: usize) -> Result<usize, Error> {
-        self.0.workspace_size(steps, batch)
+        self.workspace_size_with(steps, batch, &Sequential)
+    }
+
+    /// Bytes of scratch that [`Lstm::forward_with`] needs for up to `steps` steps of a batch on that executor.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace_size_with(
+        &self,
+        steps: usize,
+        batch: usize,
+        executor: &impl Executor,
+    ) -> Result<usize, Error> {
+        self.0.workspace_size(steps, batch, executor)
     }
 
     /// Scratch for [`Lstm::forward`] with up to `steps` steps of a batch.
@@ -133,6 +152,23 @@ impl Lstm {
         state: LstmState,
         scratch: &mut [u8],
     ) -> Result<(), Error> {
-        self.0.forward(x, out, batch, state.h, state.c, scratch)
+        self.forward_with(&Sequential, x, out, batch, state, scratch)
+    }
+
+    /// As [`Lstm::forward`], each product in parts on the threads of an executor, if it is large enough for more than one: the
+    /// same bits.
+    ///
+    /// # Errors
+    /// As [`Lstm::forward`]; the scratch must have [`Lstm::workspace_size_with`] bytes.
+    pub fn forward_with(
+        &self,
+        executor: &impl Executor,
+        x: MatRef<f32>,
+        out: MatMut<f32>,
+        batch: usize,
+        state: LstmState,
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        self.0.forward(executor, x, out, batch, state.h, state.c, scratch)
     }
 }

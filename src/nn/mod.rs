@@ -45,7 +45,8 @@
 //! # Everywhere
 //!
 //! `forward` allocates nothing: scratch is the caller's, of `workspace_size` bytes, and any alignment. It also serves any
-//! call with fewer rows. All errors are found before anything is written.
+//! call with fewer rows. All errors are found before anything is written. `forward_with` runs the products on the threads of an
+//! [`Executor`](crate::Executor).
 
 mod add;
 mod batch_norm;

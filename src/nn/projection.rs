@@ -56,8 +56,8 @@ impl Projection {
         let rhs = MatRef::row_major(&quantized, n, k)?.transpose();
         let weights = PackedRhs::pack_for(config.chosen_kernel()?, rhs)?;
         let projection = Self { weights, scales: params.scales, bias: bias.map(<[f32]>::to_vec) };
-        // Finds a bias that is not finite.
-        projection.gemm()?;
+        // Finds a bias that is not finite; nothing changes from here on, so that products need no check.
+        Gemm::new(&projection.weights, projection.output())?;
         Ok(projection)
     }
 
@@ -66,15 +66,23 @@ impl Projection {
     }
 
     /// The product, with the scale of the activations left to them.
-    pub fn gemm(&self) -> Result<Gemm<'_, f32>, Error> {
+    pub fn gemm(&self) -> Gemm<'_, f32> {
+        Gemm::checked(&self.weights, self.output())
+    }
+
+    /// Bytes that weights, scales and bias take.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes() + size_of_val(&self.scales[..]) + self.bias.as_deref().map_or(0, size_of_val)
+    }
+
+    fn output(&self) -> Output<'_, f32> {
         let output = match self.scales[..] {
             [scale] => Output::f32(scale),
             ref scales => Output::f32(scales),
         };
-        let output = match &self.bias {
+        match &self.bias {
             Some(bias) => output.bias_f32(bias),
             None => output,
-        };
-        Gemm::new(&self.weights, output)
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     scratch::{Activations, Carver, Size},
 };
 use crate::{
-    Error, Kernel, MatMut, MatRef,
+    Error, Executor, Kernel, MatMut, MatRef,
     gemm::{check_len, check_shape},
     quant::{DynamicQuantizer, Engine},
 };
@@ -109,13 +109,23 @@ impl<const GATES: usize> Stack<GATES> {
         if self.cells.len() > self.directions { self.outputs() } else { 0 }
     }
 
-    pub fn workspace_size(&self, steps: usize, batch: usize) -> Result<usize, Error> {
+    /// Bytes of all weights.
+    pub fn bytes(&self) -> usize {
+        self.cells.iter().map(|cell| cell.input.bytes() + cell.hidden.bytes()).sum()
+    }
+
+    pub fn workspace_size(
+        &self,
+        steps: usize,
+        batch: usize,
+        executor: &impl Executor,
+    ) -> Result<usize, Error> {
         let overflow = Error::SizeOverflow { what: "sequence", rows: steps, cols: batch };
         let rows = steps.checked_mul(batch).ok_or(overflow)?;
         let mut product = 0;
         for cell in &self.cells {
-            product = product.max(cell.input.gemm()?.workspace_size(rows)?);
-            product = product.max(cell.hidden.gemm()?.workspace_size(batch)?);
+            product = product.max(cell.input.gemm().workspace_size_with(rows, executor)?);
+            product = product.max(cell.hidden.gemm().workspace_size_with(batch, executor)?);
         }
         let gates = GATES * self.hidden;
         Size::default()
@@ -128,8 +138,10 @@ impl<const GATES: usize> Stack<GATES> {
     }
 
     /// `c` is as long as `h`, or empty for a GRU.
+    #[allow(clippy::too_many_arguments, reason = "LSTM and GRU name theirs")]
     pub fn forward(
         &self,
+        executor: &impl Executor,
         x: MatRef<f32>,
         mut out: MatMut<f32>,
         batch: usize,
@@ -150,7 +162,7 @@ impl<const GATES: usize> Stack<GATES> {
         let engine = Engine::new(Some(self.kernel))?;
         engine.finite_extent("state h", h)?;
         engine.finite_extent("state c", c)?;
-        let mut carver = Carver::new(scratch, self.workspace_size(steps, batch)?)?;
+        let mut carver = Carver::new(scratch, self.workspace_size(steps, batch, executor)?)?;
         if rows == 0 {
             return Ok(());
         }
@@ -174,19 +186,20 @@ impl<const GATES: usize> Stack<GATES> {
             let lhs = quantizer.quantize_into::<f32, u8>(input, values, scales, zero_points, row_sums)?;
             for (direction, cell) in cells.iter().enumerate() {
                 let sums = MatMut::row_major(input_sums, rows, gates)?;
-                cell.input.gemm()?.run(lhs, sums, scratch)?;
+                cell.input.gemm().run_with(executor, lhs, sums, scratch)?;
 
                 let state = (layer * self.directions + direction) * batch * hidden;
                 let h = &mut h[state..][..batch * hidden];
                 let c = if GATES == 4 { &mut c[state..][..batch * hidden] } else { &mut [][..] };
-                let product = cell.hidden.gemm()?;
+                let product = cell.hidden.gemm();
                 for at in 0..steps {
                     let row = batch * if direction == 0 { at } else { steps - 1 - at };
                     let Activations { values, scales, zero_points, row_sums } = &mut step;
                     let old = MatRef::row_major(h, batch, hidden)?;
                     let lhs =
                         quantizer.quantize_into::<f32, u8>(old, values, scales, zero_points, row_sums)?;
-                    product.run(lhs, MatMut::row_major(hidden_sums, batch, gates)?, scratch)?;
+                    let sums = MatMut::row_major(hidden_sums, batch, gates)?;
+                    product.run_with(executor, lhs, sums, scratch)?;
 
                     for b in 0..batch {
                         let input = &input_sums[(row + b) * gates..][..gates];
