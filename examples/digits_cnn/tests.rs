@@ -1,1 +1,101 @@
 //! The backward pass against finite differences, and integers against fake quantization, on a model that learns in a moment.
+
+use anyhow::Result;
+use i8gemm::{
+    nn::NodeParams,
+    quant::{Levels, MinMax},
+};
+use indicatif::ProgressBar;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::{
+    data,
+    model::Model,
+    quantize,
+    report::{accuracy, agreement},
+    train::{Images, Schedule, train},
+};
+
+/// The loss along a direction of one parameter changes as the gradient says: exactly along the gradient itself, and along
+/// directions of random signs, to which a wrong component anywhere adds.
+fn check_gradients(model: &Model, x: &[f32], labels: &[u8]) -> Result<()> {
+    let mut random = StdRng::seed_from_u64(7);
+    let mut model = model.clone();
+    model.gradients(x, labels)?;
+    let count = model.layers.iter_mut().map(|layer| layer.params().len()).collect::<Vec<_>>();
+    for (layer, params) in count.into_iter().enumerate() {
+        for index in 0..params {
+            let gradient = model.layers[layer].params()[index].gradient.clone();
+            let norm = gradient.iter().map(|g| f64::from(g * g)).sum::<f64>().sqrt();
+            assert!(norm > 1e-4, "layer {layer}, parameter {index}: gradient of {norm}");
+            for attempt in 0..4 {
+                let direction: Vec<f64> = if attempt == 0 {
+                    gradient.iter().map(|g| f64::from(*g) / norm).collect()
+                } else {
+                    let one = 1.0 / (gradient.len() as f64).sqrt();
+                    gradient.iter().map(|_| if random.random() { one } else { -one }).collect()
+                };
+                let mut loss = |step: f64| {
+                    let mut moved = model.clone();
+                    let values = &mut moved.layers[layer].params()[index].values;
+                    values.iter_mut().zip(&direction).for_each(|(v, d)| *v += (step * d) as f32);
+                    moved.gradients(x, labels)
+                };
+                let step = 2e-3;
+                let measured = (loss(step)? - loss(-step)?) / (2.0 * step);
+                let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
+                assert!(
+                    (measured - expected).abs() < 0.02 * norm,
+                    "layer {layer}, parameter {index}, {attempt}: {measured} and {expected} of {norm}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A narrow model, and its images.
+fn small(digits: &data::Digits, count: usize) -> (Model, Images<'_>) {
+    let model = Model::new(8, [4, 8, 8], 10, &mut StdRng::seed_from_u64(3));
+    (model, Images { pixels: &digits.pixels[..count * crate::SIZE], labels: &digits.labels[..count] })
+}
+
+#[test]
+fn gradients_are_those_of_finite_differences() -> Result<()> {
+    let digits = data::digits();
+    let (model, Images { pixels, labels }) = small(&digits, 24);
+    check_gradients(&model, pixels, labels)?;
+    check_gradients(&model.folded()?, pixels, labels)
+}
+
+/// Trains for a moment, with batch normalization and then with fake quantization: integers answer as the latter does.
+#[test]
+fn integers_answer_as_fake_quantization_does() -> Result<()> {
+    let digits = data::digits();
+    let (mut model, images) = small(&digits, 400);
+    let (mut random, bar) = (StdRng::seed_from_u64(5), ProgressBar::hidden());
+    let schedule = |epochs, rate| Schedule { epochs, rate, decay: 0.0 };
+    let first = model.gradients(images.pixels, images.labels)?;
+    let last = train(&mut model, images, schedule(3, 0.05), &mut random, &bar)?;
+    assert!(last < 0.5 * first, "a loss of {first} became {last}");
+
+    let (network, nodes) = model.network()?;
+    let folded = model.folded()?;
+    let (a, b) = (folded.scores(images.pixels)?, network.forward(images.pixels)?);
+    let most = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(most < 1e-3, "scores differ by {most}: the network is not the model");
+
+    let params: Vec<NodeParams> = quantize::calibrate(&network, images.pixels, &MinMax::new())?;
+    for bits in [8, 2] {
+        let mut model = quantize::prepared(&folded, &params, &nodes, Levels::signed(bits)?)?;
+        let before = model.clone().gradients(images.pixels, images.labels)?;
+        let after = train(&mut model, images, schedule(1, 0.01), &mut random, &bar)?;
+        assert!(after < before, "{bits} bits: a loss of {before} became {after}");
+        let fake = model.scores(&digits.pixels)?;
+        let integer = quantize::scores(&quantize::converted(&model)?, &digits.pixels)?;
+        let same = agreement(&fake, &integer, 10);
+        assert!(same >= crate::AGREEMENT, "{bits} bits: {same} % of answers are the same");
+        assert!(accuracy(&integer, &digits.labels) > 60.0);
+    }
+    Ok(())
+}
