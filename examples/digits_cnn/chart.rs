@@ -1,14 +1,18 @@
-//! Accuracy against bits, as SVG.
+//! Accuracy against bits, as SVG: quantized after training beside quantized in training.
 
 use anyhow::Result;
-use plotters::prelude::*;
+use plotters::{
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
 
 use crate::report::BitsRow;
 
-/// In pixels.
-const SIZE: (u32, u32) = (720, 440);
+/// In pixels; the legend stands to the right of the plot.
+const SIZE: (u32, u32) = (860, 400);
+const PLOT: i32 = 620;
 /// Told apart by people of any colour vision, after M. Okabe and K. Ito.
-const AFTER: RGBColor = RGBColor(213, 94, 0);
+const AFTER: RGBColor = RGBColor(230, 159, 0);
 const DURING: RGBColor = RGBColor(0, 114, 178);
 
 pub fn svg(real: f64, rows: &[BitsRow]) -> Result<String> {
@@ -16,57 +20,53 @@ pub fn svg(real: f64, rows: &[BitsRow]) -> Result<String> {
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
-        let mut rows: Vec<&BitsRow> = rows.iter().collect();
-        rows.sort_by_key(|row| row.bits);
-        let all = rows.iter().flat_map(|row| [row.after, row.integer]);
-        let least = all.fold(real, f64::min);
-        // A tenth of room below, and the top at 100 or just above.
-        let room = 0.1 * (100.0 - least).max(1.0);
-        let (low, high) = ((least - room).max(0.0), 100.0 + 0.3 * room);
-        let mut chart = ChartBuilder::on(&root)
-            .caption("Digits held out: accuracy of integer networks", ("sans-serif", 20))
+        let area = root.clone().shrink((0, 0), (PLOT as u32, SIZE.1));
+        let mut chart = ChartBuilder::on(&area)
+            .caption("Integer networks on digits held out", ("sans-serif", 20))
             .margin(15)
             .x_label_area_size(45)
             .y_label_area_size(60)
-            .build_cartesian_2d(1.5..8.5, low..high)?;
+            .build_cartesian_2d(0.0..rows.len() as f64, 0.0..107.0)?;
+        // A label in the middle of each group: an odd number of halves from the left.
+        let bits = |x: f64| if x.fract() == 0.5 { rows.get(x as usize).map(|row| row.bits) } else { None };
         chart
             .configure_mesh()
             .disable_x_mesh()
             .light_line_style(TRANSPARENT)
             .bold_line_style(BLACK.mix(0.12))
-            .x_labels(8)
-            .x_label_formatter(&|x: &f64| if x.fract() == 0.0 { x.to_string() } else { String::new() })
+            .x_labels(2 * rows.len() + 1)
+            .x_label_formatter(&|&x| bits(x).map_or(String::new(), |bits| bits.to_string()))
             .y_label_formatter(&|y| format!("{y:.0}"))
             .x_desc("bits of weights; activations have 8")
-            .y_desc("%")
+            .y_desc("accuracy, %")
             .label_style(("sans-serif", 15))
             .draw()?;
-        chart
-            .draw_series(DashedLineSeries::new([(1.5, real), (8.5, real)], 6, 4, BLACK.into()))?
-            .label(format!("f32, {real:.1} %"))
-            .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLACK));
-        let series = [
-            ("quantized after training", AFTER, &(|row: &BitsRow| row.after) as &dyn Fn(&BitsRow) -> f64),
-            ("quantized in training", DURING, &|row| row.integer),
-        ];
-        for (name, colour, value) in series {
-            let points: Vec<_> = rows.iter().map(|row| (f64::from(row.bits), value(row))).collect();
-            chart
-                .draw_series(LineSeries::new(points.clone(), colour.stroke_width(3)).point_size(4))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(3)));
-            chart.draw_series(points.into_iter().map(|(x, y)| {
-                EmptyElement::at((x, y))
-                    + Text::new(format!("{y:.1}"), (8, 8), ("sans-serif", 14).into_font())
-            }))?;
+        let label = ("sans-serif", 15).into_text_style(&root).pos(Pos::new(HPos::Center, VPos::Bottom));
+        let bars = rows.iter().enumerate().flat_map(|(i, row)| {
+            let middle = i as f64 + 0.5;
+            [(middle - 0.35, row.after, AFTER), (middle, row.integer, DURING)]
+        });
+        for (left, value, colour) in bars {
+            let right = left + 0.35;
+            let bar = Rectangle::new([(left + 0.01, 0.0), (right - 0.01, value)], colour.filled());
+            chart.plotting_area().draw(&bar)?;
+            let text = Text::new(format!("{value:.1}"), (0, -2), label.clone());
+            chart.plotting_area().draw(&(EmptyElement::at((0.5 * (left + right), value)) + text))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE)
-            .border_style(BLACK.mix(0.3))
-            .label_font(("sans-serif", 15))
-            .draw()?;
+        let level = [(0.0, real), (rows.len() as f64, real)];
+        chart.draw_series(DashedLineSeries::new(level, 6, 4, BLACK.into()))?;
+
+        let legend = [
+            (format!("f32: {real:.1}"), BLACK, 1),
+            ("quantized after training".into(), AFTER, 12),
+            ("quantized in training".into(), DURING, 12),
+        ];
+        let style = ("sans-serif", 15).into_text_style(&root).pos(Pos::new(HPos::Left, VPos::Center));
+        for (i, (name, colour, stroke)) in legend.into_iter().enumerate() {
+            let y = 70 + 26 * i as i32;
+            root.draw(&PathElement::new([(PLOT + 10, y), (PLOT + 34, y)], colour.stroke_width(stroke)))?;
+            root.draw(&Text::new(name, (PLOT + 44, y), style.clone()))?;
+        }
         root.present()?;
     }
     Ok(svg)

@@ -107,7 +107,7 @@ fn main() -> Result<()> {
     for &bits in &cli.bits {
         let mut model = quantize::prepared(&folded, &params, &nodes, Levels::signed(bits)?)?;
         let after = quantize::scores(&quantize::converted(&model)?, held_out.pixels)?;
-        let schedule = Schedule { epochs: cli.qat_epochs.into(), rate: 0.003, decay: 1e-4 };
+        let schedule = Schedule { epochs: cli.qat_epochs.into(), rate: 0.01, decay: 1e-4 };
         let bar = self::bar(&format!("{bits} bits"), train::batches(training, schedule.epochs))?;
         train(&mut model, training, schedule, &mut random, &bar)?;
         bar.finish_and_clear();

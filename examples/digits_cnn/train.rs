@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use rand::{rngs::StdRng, seq::SliceRandom};
+use rand::{RngExt, rngs::StdRng, seq::SliceRandom};
 
 use crate::model::Model;
 
@@ -44,8 +44,11 @@ pub fn train(
         order.shuffle(random);
         let mut sum = 0.0;
         for batch in order.chunks(BATCH) {
-            let pixels: Vec<f32> =
-                batch.iter().flat_map(|i| &images.pixels[i * size..][..size]).copied().collect();
+            let mut pixels = Vec::with_capacity(batch.len() * size);
+            for i in batch {
+                let [down, right] = [(); 2].map(|()| random.random_range(-1..=1i32) as isize);
+                pixels.extend(shifted(&images.pixels[i * size..][..size], down, right));
+            }
             let labels: Vec<u8> = batch.iter().map(|&i| images.labels[i]).collect();
             sum += model.gradients(&pixels, &labels)? * batch.len() as f64;
             let rate = schedule.rate * 0.5 * (1.0 + (PI * step as f64 / steps as f64).cos());
@@ -63,4 +66,18 @@ pub fn train(
 /// Batches of all epochs, for the length of a bar.
 pub fn batches(images: Images, epochs: usize) -> u64 {
     (epochs * images.labels.len().div_ceil(BATCH)) as u64
+}
+
+/// A square image moved by some pixels; what comes in is blank.
+fn shifted(image: &[f32], down: isize, right: isize) -> Vec<f32> {
+    let side = image.len().isqrt() as isize;
+    let pixel = |i: isize| {
+        let (row, col) = (i / side - down, i % side - right);
+        if (0..side).contains(&row) && (0..side).contains(&col) {
+            image[(row * side + col) as usize]
+        } else {
+            0.0
+        }
+    };
+    (0..image.len() as isize).map(pixel).collect()
 }
