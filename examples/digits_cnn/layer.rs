@@ -134,7 +134,7 @@ impl Layer {
             y.iter_mut().for_each(|y| *y = y.max(0.0));
         }
         let out = match &self.learned {
-            Some(learned) => learned.outputs(shape, &y)?,
+            Some(learned) => learned.outputs(&y)?,
             None => y.clone(),
         };
         let (out, found) = if shape.pool {
@@ -152,7 +152,7 @@ impl Layer {
         let mut dy =
             if shape.pool { ops::max_pool_backward(dout, &tape.found, tape.y.len()) } else { dout.to_vec() };
         if let Some(learned) = &mut self.learned {
-            dy = learned.outputs_backward(&shape, &tape.y, &dy)?;
+            dy = learned.outputs_backward(&tape.y, &dy)?;
         }
         if shape.hidden {
             dy.iter_mut().zip(&tape.y).filter(|(_, y)| **y <= 0.0).for_each(|(dy, _)| *dy = 0.0);

@@ -7,8 +7,6 @@ pub struct Param {
     /// Of the last batch.
     pub gradient: Vec<f32>,
     velocity: Vec<f32>,
-    /// Values never fall below this.
-    floor: f32,
     /// Pulled towards 0 if training decays weights.
     decays: bool,
 }
@@ -17,12 +15,7 @@ impl Param {
     pub fn new(values: Vec<f32>) -> Self {
         let zeros = vec![0.0; values.len()];
         let (gradient, velocity) = (zeros.clone(), zeros);
-        Self { values, gradient, velocity, floor: f32::NEG_INFINITY, decays: false }
-    }
-
-    /// Scales of quantization, which have to stay above 0.
-    pub fn scales(values: Vec<f32>) -> Self {
-        Self { floor: 1e-5, ..Self::new(values) }
+        Self { values, gradient, velocity, decays: false }
     }
 
     pub fn decaying(self) -> Self {
@@ -37,7 +30,7 @@ impl Param {
             self.values.iter_mut().zip(&self.gradient).zip(&mut self.velocity)
         {
             *velocity = MOMENTUM * *velocity + gradient + decay * *value;
-            *value = (*value - rate * *velocity).max(self.floor);
+            *value -= rate * *velocity;
         }
     }
 }

@@ -54,7 +54,8 @@ pub fn prepared(model: &Model, params: &[NodeParams], nodes: &[Node], levels: Le
         let mut observer = PerChannel::new(Histogram::new(Calibrator::Mse), shape.outputs, shape.size())?;
         observer.observe(&layer.weights.values)?;
         let scales = observer.params(levels.narrow(), Scheme::Symmetric)?.scales;
-        layer.learned = Some(Learned::new(levels, scales, params[node.index()].output, shape.hidden));
+        layer.learned =
+            Some(Learned::new(levels, &scales, shape.hidden.then(|| params[node.index()].output)));
     }
     Ok(model)
 }
