@@ -22,7 +22,7 @@ mod report;
 mod tests;
 mod train;
 
-use std::{fs, path::PathBuf};
+use std::{fs, ops::Range, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -38,6 +38,7 @@ use train::{Images, Schedule, train};
 
 /// Pixels of an image.
 const SIZE: usize = 64;
+const CLASSES: usize = 10;
 /// The least share of equal answers of the integer network and the fake-quantized one, in percent.
 const AGREEMENT: f64 = 99.5;
 
@@ -68,61 +69,23 @@ struct Cli {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let data::Digits { pixels, labels } = data::digits();
-    let (first, end) = if cli.tune { (data::TRAIN - 260, data::TRAIN) } else { (data::TRAIN, labels.len()) };
-    let part = |range: std::ops::Range<usize>| Images {
-        pixels: &pixels[range.start * SIZE..range.end * SIZE],
-        labels: &labels[range],
-    };
-    let (training, held_out, all) = (part(0..first), part(first..end), part(0..end));
+    let digits = data::digits();
+    let digits = Split::new(&digits, cli.tune);
     let kernel = Kernel::best()?;
+    let (first, held_out) = (digits.training.labels.len(), digits.held_out.labels.len());
     println!(
-        "{first} digits to train on, {} held out; kernel: {kernel} ({})\n",
-        end - first,
+        "{first} digits to train on, {held_out} held out; kernel: {kernel} ({})\n",
         kernel.instruction()
     );
 
     let mut random = StdRng::seed_from_u64(cli.seed);
-    let mut model = Model::new(8, [16, 32, 32], 10, &mut random);
+    let mut model = Model::new(8, [16, 32, 32], CLASSES, &mut random);
     let schedule = Schedule { epochs: cli.epochs.into(), rate: 0.05, decay: 1e-4 };
-    let bar = bar("f32", train::batches(training, schedule.epochs))?;
-    train(&mut model, training, schedule, &mut random, &bar)?;
-    bar.finish_and_clear();
-
-    // From here on normalizations are folded: training with fake quantization leaves them as they are.
-    let folded = model.folded()?;
-    let real = accuracy(&folded.scores(held_out.pixels)?, held_out.labels);
-    let (network, nodes) = model.network()?;
-    let mut rows = Vec::new();
-    for (name, params) in quantize::calibrations(&network, training.pixels)? {
-        let quantized = network.convert(&params, quantize::config())?;
-        let scores = quantize::scores(&quantized, held_out.pixels)?;
-        let report = quantized.report(&network, held_out.pixels)?;
-        rows.push(CalibratorRow::new(name, accuracy(&scores, held_out.labels), real, &report));
-    }
-    report::calibrators(real, &rows);
-
-    let params = quantize::calibrate(&network, training.pixels, &Histogram::new(Calibrator::Mse))?;
-    let mut rows = Vec::new();
-    for &bits in &cli.bits {
-        let mut model = quantize::prepared(&folded, &params, &nodes, Levels::signed(bits)?)?;
-        let after = quantize::scores(&quantize::converted(&model)?, held_out.pixels)?;
-        let schedule = Schedule { epochs: cli.qat_epochs.into(), rate: 0.01, decay: 1e-4 };
-        let bar = self::bar(&format!("{bits} bits"), train::batches(training, schedule.epochs))?;
-        train(&mut model, training, schedule, &mut random, &bar)?;
-        bar.finish_and_clear();
-        let fake = model.scores(all.pixels)?;
-        let integer = quantize::scores(&quantize::converted(&model)?, all.pixels)?;
-        let [fake_held, integer_held] = [&fake, &integer].map(|scores| &scores[first * 10..]);
-        rows.push(BitsRow {
-            bits,
-            after: accuracy(&after, held_out.labels),
-            fake: accuracy(fake_held, held_out.labels),
-            integer: accuracy(integer_held, held_out.labels),
-            agreement: agreement(&fake, &integer, 10),
-        });
-    }
-    report::widths(&rows, end);
+    train_with_bar("f32", &mut model, &digits, schedule, &mut random)?;
+    let real = accuracy(&model.folded()?.scores(digits.held_out.pixels)?, digits.held_out.labels);
+    report::calibrators(real, &after_training(&model, real, &digits)?);
+    let rows = in_training(&model, &digits, &cli)?;
+    report::widths(&rows, first + held_out);
 
     fs::create_dir_all(&cli.output).with_context(|| format!("cannot create {}", cli.output.display()))?;
     let path = cli.output.join("accuracy.svg");
@@ -132,7 +95,77 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn bar(what: &str, batches: u64) -> Result<ProgressBar> {
+/// The digits, in order.
+struct Split<'a> {
+    training: Images<'a>,
+    held_out: Images<'a>,
+    /// Both.
+    all: Images<'a>,
+}
+
+impl<'a> Split<'a> {
+    fn new(digits: &'a data::Digits, tune: bool) -> Self {
+        let (first, end) =
+            if tune { (data::TRAIN - 260, data::TRAIN) } else { (data::TRAIN, digits.labels.len()) };
+        let part = |range: Range<usize>| Images {
+            pixels: &digits.pixels[range.start * SIZE..range.end * SIZE],
+            labels: &digits.labels[range],
+        };
+        Self { training: part(0..first), held_out: part(first..end), all: part(0..end) }
+    }
+}
+
+/// Every calibrator, 8 bits.
+fn after_training(model: &Model, real: f64, digits: &Split) -> Result<Vec<CalibratorRow>> {
+    let Images { pixels, labels } = digits.held_out;
+    let (network, _) = model.network()?;
+    let mut rows = Vec::new();
+    for (name, params) in quantize::calibrations(&network, digits.training.pixels)? {
+        let quantized = network.convert(&params, quantize::config())?;
+        let accuracy = accuracy(&quantize::scores(&quantized, pixels)?, labels);
+        rows.push(CalibratorRow::new(name, accuracy, real, &quantized.report(&network, pixels)?));
+    }
+    Ok(rows)
+}
+
+/// Every width: quantized after training, then trained further with fake quantization. Normalizations are folded before, and so
+/// frozen.
+fn in_training(model: &Model, digits: &Split, cli: &Cli) -> Result<Vec<BitsRow>> {
+    let (network, nodes) = model.network()?;
+    let mse = Histogram::new(Calibrator::Mse);
+    let params = quantize::calibrate(&network, digits.training.pixels, &mse)?;
+    let schedule = Schedule { epochs: cli.qat_epochs.into(), rate: 0.01, decay: 1e-4 };
+    let (labels, first) = (digits.held_out.labels, digits.training.labels.len());
+    let mut rows = Vec::new();
+    for &bits in &cli.bits {
+        let mut model = quantize::prepared(&model.folded()?, &params, &nodes, Levels::signed(bits)?)?;
+        let after = quantize::scores(&quantize::converted(&model)?, digits.held_out.pixels)?;
+        let mut random = StdRng::seed_from_u64(cli.seed);
+        train_with_bar(&format!("{bits} bits"), &mut model, digits, schedule, &mut random)?;
+        let fake = model.scores(digits.all.pixels)?;
+        let integer = quantize::scores(&quantize::converted(&model)?, digits.all.pixels)?;
+        rows.push(BitsRow {
+            bits,
+            after: accuracy(&after, labels),
+            fake: accuracy(&fake[first * CLASSES..], labels),
+            integer: accuracy(&integer[first * CLASSES..], labels),
+            agreement: agreement(&fake, &integer, CLASSES),
+        });
+    }
+    Ok(rows)
+}
+
+fn train_with_bar(
+    what: &str,
+    model: &mut Model,
+    digits: &Split,
+    schedule: Schedule,
+    random: &mut StdRng,
+) -> Result<()> {
     let style = ProgressStyle::with_template("{prefix:>8} [{bar:40}] {pos}/{len} batches, {elapsed}, {msg}")?;
-    Ok(ProgressBar::new(batches).with_style(style).with_prefix(what.to_string()))
+    let bar = ProgressBar::new(train::batches(digits.training, schedule.epochs)).with_style(style);
+    let bar = bar.with_prefix(what.to_string());
+    train(model, digits.training, schedule, random, &bar)?;
+    bar.finish_and_clear();
+    Ok(())
 }
