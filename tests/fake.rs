@@ -97,6 +97,9 @@ quickcheck! {
         let mut plain = vec![0.0; case.x.len()];
         case.quantizer().backward(&case.dy, &mask, &mut plain).unwrap();
         assert_eq!(dx, plain);
+        let mut scales_only = vec![0.0; groups];
+        quantizer.backward_learnable(&case.x, &case.dy, &mut dx, &mut scales_only, &mut []).unwrap();
+        assert_eq!((&dx, &ds), (&plain, &scales_only));
 
         let (low, high) = (f64::from(case.levels.min()), f64::from(case.levels.max()));
         for group in 0..groups {
@@ -169,6 +172,11 @@ fn mistakes_are_errors_before_anything_is_written() {
     let short = FakeQuantizer::new(groups, &[1.0, 1.0], 0);
     assert!(matches!(short.forward(&[1.0; 3], &mut y, &mut mask), Err(Error::Length { expected: 3, .. })));
     assert_eq!((y, mask), ([9.0; 3], [9; 1]));
+    let (mut dx, mut ds) = ([9.0; 3], [9.0; 3]);
+    let each = FakeQuantizer::new(groups, &[1.0; 3], 0);
+    let backward = each.backward_learnable(&[1.0; 3], &[1.0; 3], &mut dx, &mut ds, &mut [9.0; 2]);
+    assert!(matches!(backward, Err(Error::Length { expected: 3, actual: 2, .. })));
+    assert_eq!((dx, ds), ([9.0; 3], [9.0; 3]));
     let mut codes = [9u8; 2];
     let tensor = Grouping::per_tensor();
     assert!(matches!(Codebook::NF4.quantize(tensor, 1.0, &[0.0; 2], &mut codes), Err(Error::Length { .. })));

@@ -41,16 +41,17 @@ pub fn svg(real: f64, rows: &[BitsRow]) -> Result<String> {
             .y_desc("accuracy, %")
             .label_style(("sans-serif", 15))
             .draw()?;
-        let label = ("sans-serif", 15).into_text_style(&root).pos(Pos::new(HPos::Center, VPos::Bottom));
+        // Inside the bars: above them is the line.
+        let label = ("sans-serif", 15).into_text_style(&root).pos(Pos::new(HPos::Center, VPos::Top));
         let bars = rows.iter().enumerate().flat_map(|(i, row)| {
             let middle = i as f64 + 0.5;
-            [(middle - 0.35, row.after, AFTER), (middle, row.integer, DURING)]
+            [(middle - 0.35, row.after, AFTER, BLACK), (middle, row.integer, DURING, WHITE)]
         });
-        for (left, value, colour) in bars {
+        for (left, value, colour, ink) in bars {
             let right = left + 0.35;
             let bar = Rectangle::new([(left + 0.01, 0.0), (right - 0.01, value)], colour.filled());
             chart.plotting_area().draw(&bar)?;
-            let text = Text::new(format!("{value:.1}"), (0, -2), label.clone());
+            let text = Text::new(format!("{value:.1}"), (0, 8), label.color(&ink));
             chart.plotting_area().draw(&(EmptyElement::at((0.5 * (left + right), value)) + text))?;
         }
         let level = [(0.0, real), (rows.len() as f64, real)];

@@ -70,10 +70,8 @@ impl Learned {
     pub fn weights_backward(&mut self, shape: &Shape, weights: &[f32], dy: &[f32]) -> Result<Vec<f32>> {
         let scales = self.scales();
         let (mut dx, mut dscales) = (vec![0.0; dy.len()], vec![0.0; scales.len()]);
-        // Symmetric: zero points stay 0.
-        let mut unused = vec![0.0; scales.len()];
         let quantizer = self.quantizer(shape, &scales)?;
-        quantizer.backward_learnable(weights, dy, &mut dx, &mut dscales, &mut unused)?;
+        quantizer.backward_learnable(weights, dy, &mut dx, &mut dscales, &mut [])?;
         self.scales.gradient =
             dscales.iter().zip(&scales).map(|(gradient, scale)| gradient * scale).collect();
         Ok(dx)

@@ -3,7 +3,8 @@
 //! Forward, reals become the reals that their quantized values stand for. Backward, rounding counts as if it were not there
 //! (the straight-through estimator, Y. Bengio et al. 2013), and what was clipped gets no gradient. Scale and zero point can be
 //! learned too (S. Jain et al. 2019, "Trained Quantization Thresholds"; S. Esser et al. 2020, "Learned Step Size
-//! Quantization", LSQ).
+//! Quantization", LSQ). What has been learned goes through [`Network::convert`](crate::nn::Network::convert) into integers; the
+//! example `digits_cnn` does all of it.
 //!
 //! ```
 //! use i8gemm::quant::{Grouping, Levels, fake::FakeQuantizer};
@@ -123,10 +124,24 @@ impl<'a> FakeQuantizer<'a> {
     }
 
     /// The gradients of input, scales and zero points; of the latter two there is one for each group, summed in
-    /// f64 over contiguous elements and in f32 over the rest.
+    /// f64 over contiguous elements and in f32 over the rest. Where zero points are not learned, as with symmetric weights,
+    /// `dzero_points` may be empty.
     ///
     /// Inside the levels `dS = dy * (y - x) / S` and `dZ = 0`; below `dS = dy * (qmin - Z)`, above `dS = dy * (qmax - Z)`, and
     /// `dZ = -dy * S`. Both are multiplied by the gradient factor.
+    ///
+    /// ```
+    /// use i8gemm::quant::{Grouping, Levels, fake::FakeQuantizer};
+    /// // Weights of two output channels: -1, 0 and 1 times a learned scale.
+    /// let (weights, scales) = ([0.3, -0.6, 0.1, 2.0], [0.5, 1.0]);
+    /// let channels = Grouping::per_channel(&[2, 2], 0)?;
+    /// let quantizer = FakeQuantizer::new(channels, &scales, 0).levels(Levels::signed(2)?.narrow());
+    /// let (mut dx, mut dscales) = ([0.0; 4], [0.0; 2]);
+    /// quantizer.backward_learnable(&weights, &[1.0; 4], &mut dx, &mut dscales, &mut [])?;
+    /// assert_eq!(dx, [1.0, 1.0, 1.0, 0.0]); // 2.0 is clipped
+    /// assert!((dscales[0] - (0.4 + 0.2)).abs() < 1e-6 && (dscales[1] - (-0.1 + 1.0)).abs() < 1e-6);
+    /// # Ok::<(), i8gemm::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`FakeQuantizer::forward`].
@@ -141,7 +156,9 @@ impl<'a> FakeQuantizer<'a> {
         check_len("gradients of the output", dy.len(), x.len())?;
         check_len("gradients of the input", dx.len(), x.len())?;
         check_len("gradients of scales", dscales.len(), self.grouping.count())?;
-        check_len("gradients of zero points", dzero_points.len(), self.grouping.count())?;
+        if !dzero_points.is_empty() {
+            check_len("gradients of zero points", dzero_points.len(), self.grouping.count())?;
+        }
         self.check(x.len())?;
         let factor = f64::from(self.gradient_factor);
         dscales.fill(0.0);
@@ -164,14 +181,14 @@ impl<'a> FakeQuantizer<'a> {
                     (f64::from(dy) * f64::from(dscale) * factor, f64::from(dy) * f64::from(dzero) * factor);
                 if each {
                     dscales[param] += dscale as f32;
-                    dzero_points[param] += dzero as f32;
+                    add(dzero_points, param, dzero);
                 } else {
                     sums = (sums.0 + dscale, sums.1 + dzero);
                 }
             }
             if !each {
                 dscales[params.start] += sums.0 as f32;
-                dzero_points[params.start] += sums.1 as f32;
+                add(dzero_points, params.start, sums.1);
             }
         })
     }
@@ -205,6 +222,13 @@ impl<'a> FakeQuantizer<'a> {
             low: (self.levels.min() - zero_point) as f32,
             high: (self.levels.max() - zero_point) as f32,
         }
+    }
+}
+
+/// To the gradient of one zero point, if they are wanted.
+fn add(dzero_points: &mut [f32], param: usize, term: f64) {
+    if let Some(sum) = dzero_points.get_mut(param) {
+        *sum += term as f32;
     }
 }
 
