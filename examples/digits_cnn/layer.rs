@@ -117,19 +117,15 @@ impl Layer {
             Kind::Depthwise => ops::depthwise(&x, images, &weights),
             _ => product(Matrix::new(&x, shape.size()), Matrix::new(&weights, shape.size()).transposed()),
         };
-        let norm = self.norm.as_ref().map(|norm| norm.forward(&y));
-        let norm = match norm {
-            Some((normalized, tape)) => {
-                y = normalized;
-                Some(tape)
+        let mut norm_tape = None;
+        if let Some(norm) = &self.norm {
+            let (normalized, tape) = norm.forward(&y);
+            (y, norm_tape) = (normalized, Some(tape));
+        } else {
+            for y in y.chunks_exact_mut(shape.outputs) {
+                y.iter_mut().zip(&bias.values).for_each(|(y, bias)| *y += bias);
             }
-            None => {
-                for y in y.chunks_exact_mut(shape.outputs) {
-                    y.iter_mut().zip(&bias.values).for_each(|(y, bias)| *y += bias);
-                }
-                None
-            }
-        };
+        }
         if shape.hidden {
             y.iter_mut().for_each(|y| *y = y.max(0.0));
         }
@@ -142,7 +138,7 @@ impl Layer {
         } else {
             (out, Vec::new())
         };
-        Ok((out, Tape { x, weights, norm, y, found }))
+        Ok((out, Tape { x, weights, norm: norm_tape, y, found }))
     }
 
     /// The gradient of the input from that of the output; those of the parameters stay here.
