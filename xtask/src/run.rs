@@ -39,6 +39,8 @@ impl Workspace {
         let mut command = Command::new(program);
         command.current_dir(&self.root).env_remove("I8GEMM_KERNEL");
         remove_env(&mut command, &["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]);
+        // Nothing here is compiled a second time after a change, which is what incremental compilation is slower for.
+        command.env("CARGO_INCREMENTAL", "0");
         // Output is read back from a log: no colours, and libtest's full lines.
         command.env("CARGO_TERM_COLOR", "never").env("CARGO_TERM_QUIET", "false");
         command

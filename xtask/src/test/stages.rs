@@ -16,7 +16,15 @@ const PIN: &str = "I8GEMM_KERNEL";
 const PIN_TEST: &str = "pinned_kernel_is_available";
 
 const PACKAGE: &[&str] = &["-p", "i8gemm", "--all-features"];
-const TARGETS: &[&str] = &["--lib", "--tests", "--examples"];
+const TARGETS: &[&str] = &["--lib", "--tests"];
+/// What the tests of the crate and those of its examples are built with. The latter, once on this machine.
+const WITH_EXAMPLES: &[&str] =
+    &["-p", "i8gemm", "-p", "i8gemm-examples", "--all-features", "--lib", "--tests", "--examples"];
+/// Those tests that differ between kernels. The others ran on this machine, and run once for each emulated architecture.
+const KERNEL_TARGETS: &[&str] = &[
+    "--lib", "--test", "exact", "--test", "bounds", "--test", "defects", "--test", "dispatch", "--test",
+    "conv", "--test", "layers", "--test", "nn",
+];
 
 /// Features of the two builds without `std`.
 const NO_STD: [(&str, &[&str]); 2] =
@@ -32,6 +40,9 @@ const AARCH64_CPUS: [(&str, &[&str]); 3] = [
     ("cortex-a76", &["neon_dotprod", "neon_dotprod_a55", "neon"]),
     ("max", &["neon_i8mm", "neon_dotprod", "neon_dotprod_a55", "neon", "neon_a53"]),
 ];
+
+/// Where every test runs; the others get those that differ between kernels.
+const AARCH64_WHOLE: (&str, &str) = ("max", "neon_i8mm");
 
 /// What each emulated CPU gets without a pin: schedules for in-order cores where all cores are.
 const AARCH64_CHOICES: [(&str, &str); 3] =
@@ -93,7 +104,7 @@ fn lints() -> Vec<Stage> {
 /// The tests on this machine: with each kernel that it has, and with the one that the crate chooses.
 fn native() -> Vec<Stage> {
     let build = |w: &Workspace, log: &mut Log| {
-        log.check(w.cargo().arg("test").args(PACKAGE).args(TARGETS).arg("--no-run")).map(drop)
+        log.check(w.cargo().arg("test").args(WITH_EXAMPLES).arg("--no-run")).map(drop)
     };
     let cpu = cpu_name();
     let mut stages = vec![
@@ -107,7 +118,9 @@ fn native() -> Vec<Stage> {
     stages.extend(kernels.chain([None]).map(|kernel| {
         let name = kernel.unwrap_or("unpinned");
         Stage::new(format!("native-{name}"), "native tests", move |w, log| {
-            run_pinned(log, w.cargo().arg("test").args(PACKAGE).args(TARGETS), kernel)
+            // Examples too with the kernel that they get.
+            let targets = if kernel.is_none() { WITH_EXAMPLES } else { &[PACKAGE, TARGETS].concat() };
+            run_pinned(log, w.cargo().arg("test").args(targets), kernel)
         })
         .on(name, &cpu)
         .needs("build")
@@ -213,14 +226,14 @@ fn aarch64() -> Vec<Stage> {
     let mut stages = vec![
         Stage::new("aarch64-clippy", "clippy, aarch64", lint).needs("debian"),
         Stage::new("aarch64-build", "build the tests, aarch64", |w, log| {
-            log.check(aarch64_tests(w).arg("--no-run")).map(drop)
+            log.check(aarch64_tests(w, TARGETS).arg("--no-run")).map(drop)
         })
         .needs("debian"),
         spills_aarch64(),
         predicted_aarch64(),
     ];
     for (cpu, kernels) in AARCH64_CPUS {
-        stages.extend(kernels.iter().map(|kernel| aarch64_run(cpu, kernel)));
+        stages.extend(kernels.iter().map(|kernel| aarch64_run(cpu, kernel, (cpu, *kernel) == AARCH64_WHOLE)));
     }
     stages.push(aarch64_choices());
     stages
@@ -230,7 +243,7 @@ fn aarch64_choices() -> Stage {
     const TEST: &str = "the_kernel_chosen_is_the_expected_one";
     Stage::new("aarch64-choices", "the kernel that each core gets, aarch64", |w, log| {
         for (cpu, kernel) in AARCH64_CHOICES {
-            let mut command = aarch64_tests(w);
+            let mut command = aarch64_tests(w, KERNEL_TARGETS);
             debian::emulate(&mut command, cpu).env("I8GEMM_EXPECT_KERNEL", kernel).env_remove(PIN);
             let output = log.check_tests(command.arg(TEST))?;
             ensure!(output.contains(&format!("test {TEST} ... ok")), "{TEST} did not run on {cpu}");
@@ -240,15 +253,15 @@ fn aarch64_choices() -> Stage {
     .needs("aarch64-build")
 }
 
-fn aarch64_tests(workspace: &Workspace) -> Command {
+fn aarch64_tests(workspace: &Workspace, targets: &[&str]) -> Command {
     let mut command = debian::cargo(workspace, "test", debian::AARCH64);
-    command.args(PACKAGE).args(TARGETS);
+    command.args(PACKAGE).args(targets);
     command
 }
 
-fn aarch64_run(cpu: &'static str, kernel: &'static str) -> Stage {
+fn aarch64_run(cpu: &'static str, kernel: &'static str, whole: bool) -> Stage {
     Stage::new(format!("aarch64-{cpu}-{kernel}"), "aarch64 tests under QEMU", move |w, log| {
-        let mut command = aarch64_tests(w);
+        let mut command = aarch64_tests(w, if whole { TARGETS } else { KERNEL_TARGETS });
         // An emulated CPU is some ten times slower: fewer random cases. The fixed ones all run.
         debian::emulate(&mut command, cpu).env("QUICKCHECK_TESTS", "20");
         run_pinned(log, &mut command, Some(kernel))
@@ -301,15 +314,15 @@ fn emulated_x86() -> Option<Stage> {
         log.check(w.cargo().args(["build", "-p", "emulate-vnni", "--release"]))?;
         let library = w.target.join("release/libemulate_vnni.so");
         let mut command = w.cargo();
-        // Without the examples: a build of their own for what the native stages have shown.
-        command.arg("test").args(PACKAGE).args(["--lib", "--tests", "--target", TARGET, "--target-dir"]);
-        command.arg(w.target.join("vnni")).env("RUSTFLAGS", "-C target-feature=+avxvnni");
+        // Flags for a target leave build scripts and procedural macros as the native builds have made them.
+        command.arg("test").args(PACKAGE).args(KERNEL_TARGETS).args(["--target", TARGET]);
+        command.env("RUSTFLAGS", "-C target-feature=+avxvnni");
         command.env(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
             format!("env LD_PRELOAD={}", library.display()),
         );
         // A trap for each instruction is slow: fewer random cases. The fixed ones all run.
-        command.env("QUICKCHECK_TESTS", "5").env("CARGO_PROFILE_TEST_DEBUG", "0");
+        command.env("QUICKCHECK_TESTS", "5");
         run_pinned(log, &mut command, Some("avx_vnni"))
     };
     Some(Stage::new("emulated-avx_vnni", "tests, vpdpbusd in software", action).on("avx_vnni", cpu_name()))
