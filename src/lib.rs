@@ -42,6 +42,7 @@
 //!   buffer: [`PackedRhs::pack_into`], [`Gemm::workspace_size`], [`Gemm::run`].
 //! - `rayon`: an [`Executor`] for rayon's thread pools.
 //! - `half`: quantizing f16 and bf16.
+//! - `safetensors`: layers from the tensors of a file, by PyTorch's names.
 //! - `serde`: parameters and the states of observers as plain data.
 //!
 //! # Where things are
@@ -89,6 +90,6 @@ pub use crate::{
 };
 
 /// The examples of the README, run as tests.
-#[cfg(all(doctest, feature = "std"))]
+#[cfg(all(doctest, feature = "std", feature = "safetensors"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -123,7 +123,7 @@ impl Case {
 
     /// Outputs, and the last states, of the layer of this crate.
     fn quantized(&self, config: Config) -> Result<[Vec<f32>; 3], Error> {
-        let (gates, rows) = (self.gates() * self.hidden, self.steps * self.batch);
+        let gates = self.gates() * self.hidden;
         let matrix = |what, index, cols| {
             MatRef::row_major(self.named(what, index).expect("every cell has both weights"), gates, cols)
         };
@@ -136,22 +136,59 @@ impl Case {
             })
         });
         let weights = weights.collect::<Result<Vec<_>, Error>>()?;
-        let width = self.directions() * self.hidden;
+        if self.gates() == 4 {
+            self.run(Layer::Lstm(Lstm::with_config(&weights, self.bidirectional, config)?))
+        } else {
+            self.run(Layer::Gru(Gru::with_config(&weights, self.bidirectional, config)?))
+        }
+    }
+
+    /// Outputs, and the last states.
+    fn run(&self, layer: Layer) -> Result<[Vec<f32>; 3], Error> {
+        let (rows, width) = (self.steps * self.batch, self.directions() * self.hidden);
         let mut y = vec![0.0; rows * width];
         let (mut h, mut c) = (self.h0.clone(), self.c0.clone().unwrap_or_default());
         let (x, out) =
             (MatRef::row_major(&self.x, rows, self.inputs)?, MatMut::row_major(&mut y, rows, width)?);
-        if self.gates() == 4 {
-            let lstm = Lstm::with_config(&weights, self.bidirectional, config)?;
-            let mut scratch = lstm.workspace(self.steps, self.batch)?;
-            lstm.forward(x, out, self.batch, LstmState { h: &mut h, c: &mut c }, &mut scratch)?;
-        } else {
-            let gru = Gru::with_config(&weights, self.bidirectional, config)?;
-            let mut scratch = gru.workspace(self.steps, self.batch)?;
-            gru.forward(x, out, self.batch, &mut h, &mut scratch)?;
+        match layer {
+            Layer::Lstm(lstm) => {
+                let mut scratch = lstm.workspace(self.steps, self.batch)?;
+                lstm.forward(x, out, self.batch, LstmState { h: &mut h, c: &mut c }, &mut scratch)?;
+            }
+            Layer::Gru(gru) => {
+                let mut scratch = gru.workspace(self.steps, self.batch)?;
+                gru.forward(x, out, self.batch, &mut h, &mut scratch)?;
+            }
         }
         Ok([y, h, c])
     }
+
+    /// The weights as a file, as parts of a module `net.rnn`; in f64, to which every f32 belongs.
+    #[cfg(feature = "safetensors")]
+    fn file(&self) -> Vec<u8> {
+        use safetensors::{Dtype, tensor::TensorView};
+
+        let bytes: Vec<_> = self
+            .weights
+            .iter()
+            .map(|(name, values)| {
+                let gates = self.gates() * self.hidden;
+                let shape =
+                    if name.starts_with("bias") { vec![gates] } else { vec![gates, values.len() / gates] };
+                let bytes: Vec<_> = values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect();
+                (format!("net.rnn.{name}"), shape, bytes)
+            })
+            .collect();
+        let views = bytes.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(Dtype::F64, shape.clone(), bytes).expect("the shape fits"))
+        });
+        safetensors::serialize(views, None).expect("tensors of a state fit in a file")
+    }
+}
+
+enum Layer {
+    Lstm(Lstm),
+    Gru(Gru),
 }
 
 /// Largest difference; there is one if the lengths differ or a value is NaN.
@@ -181,6 +218,24 @@ fn torch_lstm_and_gru() -> Result<(), Error> {
                 assert!(largest <= QUANTIZED, "{what}: {kernel} is off by {largest}");
             }
         }
+    }
+    Ok(())
+}
+
+/// Layers from a file are those from its values: the same bits.
+#[cfg(feature = "safetensors")]
+#[test]
+fn layers_from_safetensors() -> Result<(), Box<dyn std::error::Error>> {
+    use i8gemm::nn::Tensors;
+
+    for case in &cases::<Case>("nn_torch.json") {
+        let file = case.file();
+        let (tensors, config) = (Tensors::new(&file)?, Config::default());
+        let layer = match case.kind.as_str() {
+            "lstm" => Layer::Lstm(tensors.lstm("net.rnn", config)?),
+            _ => Layer::Gru(tensors.gru("net.rnn", config)?),
+        };
+        assert_eq!(case.run(layer)?, case.quantized(config)?, "{}", case.kind);
     }
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! What a model is, and the f32 weights that both are made of.
 
-use anyhow::{Context, Result, ensure};
-use half::f16;
+use anyhow::{Result, ensure};
+use i8gemm::nn::Tensors;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use safetensors::{Dtype, SafeTensors};
 
 /// A model with a state: what it has read so far.
 pub trait Model {
@@ -42,11 +41,11 @@ pub struct Layer {
 impl Weights {
     /// From what `train.py` writes, by PyTorch's names.
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
-        let file = SafeTensors::deserialize(bytes)?;
+        let file = Tensors::new(bytes)?;
         let (embedding, shape) = tensor(&file, "encoder.weight", 2)?;
         let [words, features] = [shape[0], shape[1]];
         let (mut layers, mut inputs) = (Vec::new(), features);
-        while file.tensor(&format!("lstm.weight_ih_l{}", layers.len())).is_ok() {
+        while file.names().any(|name| name == format!("lstm.weight_ih_l{}", layers.len())) {
             let named =
                 |what: &str, rank: usize| tensor(&file, &format!("lstm.{what}_l{}", layers.len()), rank);
             let (input, _) = named("weight_ih", 2)?;
@@ -85,18 +84,9 @@ impl Weights {
     }
 }
 
-/// A tensor of f32 or f16 values, and its shape.
-fn tensor(file: &SafeTensors, name: &str, rank: usize) -> Result<(Vec<f32>, Vec<usize>)> {
-    let tensor = file.tensor(name).with_context(|| format!("no tensor {name}"))?;
-    ensure!(tensor.shape().len() == rank, "{name}: {rank} axes expected, not {:?}", tensor.shape());
-    let values = match tensor.dtype() {
-        Dtype::F32 => {
-            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        }
-        Dtype::F16 => {
-            tensor.data().chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        }
-        other => anyhow::bail!("{name}: f32 or f16 expected, not {other:?}"),
-    };
-    Ok((values, tensor.shape().to_vec()))
+/// A tensor's values and shape.
+fn tensor(file: &Tensors, name: &str, axes: usize) -> Result<(Vec<f32>, Vec<usize>)> {
+    let tensor = file.get(name)?;
+    ensure!(tensor.shape.len() == axes, "{name}: {axes} axes expected, not {:?}", tensor.shape);
+    Ok((tensor.values, tensor.shape))
 }

@@ -42,6 +42,11 @@
 //! | [`AveragePool`], [`MaxPool`] | the average and the largest of pixels |
 //! | [`Network`] | all of them: built in f32, observed, calibrated, converted to a [`QuantizedNetwork`], compared in a [`Report`] |
 //!
+//! # From files
+//!
+//! With the feature `safetensors`, `Tensors` makes dynamically quantized layers of the tensors in a file, by the names that PyTorch
+//! gives them.
+//!
 //! # Everywhere
 //!
 //! `forward` allocates nothing: scratch is the caller's, of `workspace_size` bytes, and any alignment. It also serves any
@@ -67,7 +72,11 @@ mod static_config;
 mod static_linear;
 mod static_weights;
 mod taps;
+#[cfg(feature = "safetensors")]
+mod tensors;
 
+#[cfg(feature = "safetensors")]
+pub use tensors::{LoadError, Tensor, Tensors};
 pub use {
     crate::image::{Nhwc, Window},
     add::Add,

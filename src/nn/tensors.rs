@@ -1,0 +1,322 @@
+//! Weights out of safetensors files, by the names that PyTorch gives them.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+
+use super::{Config, Embedding, Gru, Linear, Lstm, RecurrentWeights};
+use crate::{Error, MatRef};
+
+/// A [safetensors] file: named tensors, as `safetensors.torch.save_file(model.state_dict(), path)` writes them.
+///
+/// Layers are found by the name of their module, `"encoder.lstm"` for `encoder.lstm.weight_ih_l0`; the empty name is the model
+/// itself. What other layers want, [`Conv2d`](super::Conv2d) or [`Network`](super::Network), [`Tensors::get`] gives in PyTorch's
+/// order, which is theirs.
+///
+/// ```
+/// use i8gemm::nn::{Config, Tensors};
+/// # let values: Vec<u8> = [0.5f32, -1.0, 0.25, 2.0, 1.0, -0.5].iter().flat_map(|x| x.to_le_bytes()).collect();
+/// # let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &values).unwrap();
+/// # let file = safetensors::serialize([("decoder.weight", view)], None).unwrap();
+/// // let file = std::fs::read("model.safetensors")?;
+/// let tensors = Tensors::new(&file)?;
+/// let decoder = tensors.linear("decoder", Config::default())?; // decoder.weight, and decoder.bias if there is one
+/// assert_eq!((decoder.outputs(), decoder.inputs()), (2, 3));
+///
+/// let error = tensors.lstm("lstm", Config::default()).unwrap_err();
+/// assert_eq!(error.to_string(), "there is no tensor `lstm.weight_ih_l0`");
+/// # Ok::<(), i8gemm::nn::LoadError>(())
+/// ```
+///
+/// [safetensors]: https://huggingface.co/docs/safetensors
+#[derive(Debug)]
+pub struct Tensors<'a>(SafeTensors<'a>);
+
+/// A tensor as f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Its values, the last axis fastest.
+    pub values: Vec<f32>,
+    /// Its axes.
+    pub shape: Vec<usize>,
+}
+
+/// What can be wrong with weights in a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Not a safetensors file, or one cut off.
+    #[error("not a safetensors file: {0}")]
+    Format(#[from] SafeTensorError),
+    /// A tensor that the layer needs.
+    #[error("there is no tensor `{name}`")]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// Values that are not floating point of 16, 32 or 64 bits.
+    #[error("tensor `{name}`: its values are {found}; f32, f16, bf16 or f64 are needed")]
+    Values {
+        /// Its name.
+        name: String,
+        /// What they are.
+        found: String,
+    },
+    /// A tensor with too many axes, or too few.
+    #[error("tensor `{name}`: its shape is {found:?}; {axes} axes are needed")]
+    Axes {
+        /// Its name.
+        name: String,
+        /// Axes needed.
+        axes: usize,
+        /// Its shape.
+        found: Vec<usize>,
+    },
+    /// A tensor of something that the layer does not have: the projections of an LSTM with `proj_size`.
+    #[error("tensor `{name}`: such layers are not supported")]
+    Unsupported {
+        /// Its name.
+        name: String,
+    },
+    /// Weights that do not make a layer.
+    #[error("layer `{name}`: {error}")]
+    Layer {
+        /// The name of the module.
+        name: String,
+        /// Why not.
+        #[source]
+        error: Error,
+    },
+}
+
+impl<'a> Tensors<'a> {
+    /// Reads the names and places of a file's tensors.
+    ///
+    /// # Errors
+    /// [`LoadError::Format`].
+    pub fn new(file: &'a [u8]) -> Result<Self, LoadError> {
+        Ok(Self(SafeTensors::deserialize(file)?))
+    }
+
+    /// The names of all tensors, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.names().into_iter()
+    }
+
+    /// A tensor by its name; f16 and bf16 become f32 exactly, f64 rounded.
+    ///
+    /// # Errors
+    /// [`LoadError::Missing`], [`LoadError::Values`].
+    pub fn get(&self, name: &str) -> Result<Tensor, LoadError> {
+        let view = self.0.tensor(name).map_err(|_| LoadError::Missing { name: name.into() })?;
+        let data = view.data();
+        let values = match view.dtype() {
+            Dtype::F16 => values(data, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+            Dtype::BF16 => values(data, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+            Dtype::F32 => values(data, f32::from_le_bytes),
+            Dtype::F64 => values(data, |bytes| f64::from_le_bytes(bytes) as f32),
+            other => {
+                return Err(LoadError::Values {
+                    name: name.into(),
+                    found: format!("{other:?}").to_lowercase(),
+                });
+            }
+        };
+        Ok(Tensor { values, shape: view.shape().to_vec() })
+    }
+
+    /// `nn.Linear`: `weight`, outputs x inputs, and `bias`, if there is one.
+    ///
+    /// # Errors
+    /// The tensors' and, as [`LoadError::Layer`], those of [`Linear::with_config`].
+    pub fn linear(&self, module: &str, config: Config) -> Result<Linear, LoadError> {
+        let (weights, bias) = (self.matrix(module, "weight")?, self.bias(module, "bias")?);
+        made(module, weights.matrix().and_then(|w| Linear::with_config(w, bias.as_deref(), config)))
+    }
+
+    /// `nn.Embedding`: `weight`, rows x features, in 8 or 4 bits.
+    ///
+    /// # Errors
+    /// The tensor's and, as [`LoadError::Layer`], those of [`Embedding::with_config`].
+    pub fn embedding(&self, module: &str, bits: u32, config: Config) -> Result<Embedding, LoadError> {
+        let table = self.matrix(module, "weight")?;
+        made(module, table.matrix().and_then(|table| Embedding::with_config(table, bits, config)))
+    }
+
+    /// `nn.LSTM`: `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, `weight_ih_l0_reverse` ... for as many layers and
+    /// directions as there are.
+    ///
+    /// # Errors
+    /// The tensors'; [`LoadError::Unsupported`] for `proj_size`; as [`LoadError::Layer`], those of [`Lstm::with_config`].
+    pub fn lstm(&self, module: &str, config: Config) -> Result<Lstm, LoadError> {
+        self.recurrent(module, |weights, both| Lstm::with_config(weights, both, config))
+    }
+
+    /// `nn.GRU`: tensors named as those of [`Tensors::lstm`].
+    ///
+    /// # Errors
+    /// The tensors' and, as [`LoadError::Layer`], those of [`Gru::with_config`].
+    pub fn gru(&self, module: &str, config: Config) -> Result<Gru, LoadError> {
+        self.recurrent(module, |weights, both| Gru::with_config(weights, both, config))
+    }
+
+    fn recurrent<T>(
+        &self,
+        module: &str,
+        make: impl FnOnce(&[RecurrentWeights], bool) -> Result<T, Error>,
+    ) -> Result<T, LoadError> {
+        let bidirectional = self.has(&path(module, "weight_ih_l0_reverse"));
+        let directions: &[&str] = if bidirectional { &["", "_reverse"] } else { &[""] };
+        let mut cells = Vec::new();
+        for layer in 0.. {
+            if layer > 0 && !self.has(&path(module, &format!("weight_ih_l{layer}"))) {
+                break;
+            }
+            for direction in directions {
+                let name = |what: &str| format!("{what}_l{layer}{direction}");
+                let projection = path(module, &name("weight_hr"));
+                if self.has(&projection) {
+                    return Err(LoadError::Unsupported { name: projection });
+                }
+                let input = self.matrix(module, &name("weight_ih"))?;
+                let hidden = self.matrix(module, &name("weight_hh"))?;
+                let biases = (self.bias(module, &name("bias_ih"))?, self.bias(module, &name("bias_hh"))?);
+                cells.push((input, hidden, biases));
+            }
+        }
+        let weights = cells.iter().map(|(input, hidden, (input_bias, hidden_bias))| {
+            Ok(RecurrentWeights {
+                input: input.matrix()?,
+                hidden: hidden.matrix()?,
+                input_bias: input_bias.as_deref(),
+                hidden_bias: hidden_bias.as_deref(),
+            })
+        });
+        let weights: Result<Vec<_>, Error> = weights.collect();
+        made(module, weights.and_then(|weights| make(&weights, bidirectional)))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.tensor(name).is_ok()
+    }
+
+    fn matrix(&self, module: &str, name: &str) -> Result<Tensor, LoadError> {
+        self.with_axes(path(module, name), 2)
+    }
+
+    /// One that may be left out.
+    fn bias(&self, module: &str, name: &str) -> Result<Option<Vec<f32>>, LoadError> {
+        let name = path(module, name);
+        if self.has(&name) { Ok(Some(self.with_axes(name, 1)?.values)) } else { Ok(None) }
+    }
+
+    fn with_axes(&self, name: String, axes: usize) -> Result<Tensor, LoadError> {
+        let tensor = self.get(&name)?;
+        if tensor.shape.len() == axes {
+            Ok(tensor)
+        } else {
+            Err(LoadError::Axes { name, axes, found: tensor.shape })
+        }
+    }
+}
+
+impl Tensor {
+    /// The values as a matrix: the first axis is rows, all others are columns.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when values and shape do not agree, which those of a file do; [`Error::SizeOverflow`].
+    pub fn matrix(&self) -> Result<MatRef<'_, f32>, Error> {
+        let rows = self.shape.first().copied().unwrap_or(1);
+        MatRef::row_major(&self.values, rows, self.values.len().checked_div(rows).unwrap_or(0))
+    }
+}
+
+fn values<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    data.as_chunks().0.iter().map(|&bytes| value(bytes)).collect()
+}
+
+fn path(module: &str, name: &str) -> String {
+    if module.is_empty() { name.to_string() } else { format!("{module}.{name}") }
+}
+
+fn made<T>(module: &str, layer: Result<T, Error>) -> Result<T, LoadError> {
+    layer.map_err(|error| LoadError::Layer { name: module.into(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    fn file(tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) -> Vec<u8> {
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (*name, safetensors::tensor::TensorView::new(*dtype, shape.to_vec(), bytes).unwrap())
+        });
+        safetensors::serialize(views, None).unwrap()
+    }
+
+    fn f32s<const N: usize>(values: [f32; N]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn every_floating_point_type() {
+        let exact = [0.5f32, -1.25, 3.0];
+        let types = [
+            (Dtype::F32, f32s(exact)),
+            (Dtype::F64, exact.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect()),
+            (Dtype::F16, exact.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect()),
+            (Dtype::BF16, exact.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect()),
+        ];
+        for (dtype, bytes) in types {
+            let file = file(&[("x", dtype, &[3], bytes)]);
+            let tensor = Tensors::new(&file).unwrap().get("x").unwrap();
+            assert_eq!(tensor, Tensor { values: exact.to_vec(), shape: vec![3] }, "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_name_the_tensor() {
+        assert!(matches!(Tensors::new(b"not a file"), Err(LoadError::Format(_))));
+        let gates = |hidden: usize| vec![0; 4 * 4 * hidden];
+        let file = file(&[
+            ("bytes.weight", Dtype::I8, &[2, 2], vec![0; 4]),
+            ("flat.weight", Dtype::F32, &[2], f32s([1.0, 2.0])),
+            ("nan.weight", Dtype::F32, &[1, 2], f32s([1.0, f32::NAN])),
+            ("bias.weight", Dtype::F32, &[1, 2], f32s([1.0, 2.0])),
+            ("bias.bias", Dtype::F32, &[3], f32s([1.0; 3])),
+            ("half.weight_ih_l0", Dtype::F32, &[4, 1], gates(1)),
+            ("projected.weight_ih_l0", Dtype::F32, &[4, 1], gates(1)),
+            ("projected.weight_hr_l0", Dtype::F32, &[1, 1], f32s([1.0])),
+            ("empty.weight", Dtype::F32, &[0, 3], vec![]),
+        ]);
+        let tensors = Tensors::new(&file).unwrap();
+        let config = Config::default();
+        let linear = |name: &str| tensors.linear(name, config).unwrap_err().to_string();
+        let lstm = |name: &str| tensors.lstm(name, config).unwrap_err().to_string();
+        assert_eq!(linear("no"), "there is no tensor `no.weight`");
+        assert_eq!(linear(""), "there is no tensor `weight`");
+        assert!(
+            linear("bytes").starts_with("tensor `bytes.weight`: its values are i8"),
+            "{}",
+            linear("bytes")
+        );
+        assert!(linear("flat").starts_with("tensor `flat.weight`: its shape is [2]"), "{}", linear("flat"));
+        assert!(linear("nan").starts_with("layer `nan`: "), "{}", linear("nan"));
+        assert!(linear("bias").starts_with("layer `bias`: "), "{}", linear("bias"));
+        assert_eq!(lstm("half"), "there is no tensor `half.weight_hh_l0`");
+        assert_eq!(lstm("projected"), "tensor `projected.weight_hr_l0`: such layers are not supported");
+        // No rows: what `Linear` says of such weights.
+        let none = MatRef::row_major(&[], 0, 0).unwrap();
+        match (tensors.linear("empty", config), Linear::with_config(none, None, config)) {
+            (Ok(layer), Ok(_)) => assert_eq!(layer.outputs(), 0),
+            (Err(LoadError::Layer { error, .. }), Err(expected)) => assert_eq!(error, expected),
+            (loaded, made) => panic!("{loaded:?}, {made:?}"),
+        }
+    }
+}
