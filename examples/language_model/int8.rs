@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use i8gemm::{
-    MatMut, MatRef, Workspace,
+    Kernel, MatMut, MatRef, Workspace,
     nn::{Config, Embedding, Linear, Lstm, LstmState, RecurrentWeights},
 };
 
@@ -49,6 +49,12 @@ impl Int8 {
             scratch: Workspace::default(),
             pool: Pool(threads),
         })
+    }
+
+    /// What the layers run on.
+    #[allow(dead_code, reason = "for those who measure it")]
+    pub fn kernel(&self) -> Kernel {
+        self.lstm.kernel()
     }
 
     /// Bytes of the weights that every word reads: all but the embedding.

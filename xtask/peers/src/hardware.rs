@@ -7,7 +7,6 @@ use i8gemm::Kernel;
 
 use crate::{
     common::instruction,
-    ours::Operands,
     pairs::{Clock, Contender},
 };
 
@@ -40,13 +39,7 @@ impl Contender for Ceiling {
 
 /// A plain sum of as many bytes as the weights have: what memory gives a product of one row, which reads each weight once.
 pub struct VectorSum<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> VectorSum<'a> {
-    pub fn new(operands: &'a Operands) -> Self {
-        Self { bytes: bytemuck::cast_slice(&operands.rhs) }
-    }
+    pub bytes: &'a [u8],
 }
 
 impl Contender for VectorSum<'_> {

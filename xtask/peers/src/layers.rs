@@ -9,7 +9,8 @@ use i8gemm::{
 
 use crate::{
     ours::Shape,
-    pairs::{Clock, Contender},
+    pairs::{Contender, Timed},
+    plan::{Opponent, REQUANTIZED},
     real,
 };
 
@@ -40,28 +41,16 @@ impl Layer {
         (self.size * self.size, taps * self.inputs, self.outputs)
     }
 
+    /// Whom it meets: its f32 form; and its product alone, if there is one.
+    pub fn opponents(&self) -> Vec<Opponent> {
+        let product = Opponent::Ourselves { shape: self.shape(), op: REQUANTIZED, threads: 1 };
+        if self.is_block() { vec![Opponent::GemmF32] } else { vec![Opponent::GemmF32, product] }
+    }
+
     fn macs(&self) -> f64 {
         let (m, k, n) = self.shape();
         let depthwise = if self.is_block() { 9 * m * self.inputs } else { 0 };
         (m * k * n + depthwise) as f64
-    }
-}
-
-/// Something whose call is all there is to time.
-struct Timed<F> {
-    work: f64,
-    call: F,
-}
-
-impl<F: FnMut() -> Result<()>> Contender for Timed<F> {
-    fn work(&self) -> f64 {
-        self.work
-    }
-
-    fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64> {
-        let mut result = Ok(());
-        let seconds = clock.time(|| result = (0..calls).try_for_each(|_| (self.call)()));
-        result.map(|()| seconds)
     }
 }
 

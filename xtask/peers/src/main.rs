@@ -4,14 +4,24 @@
 
 #[path = "../../../benches/common/mod.rs"]
 mod common;
+#[path = "../../../examples/language_model/float.rs"]
+mod float;
 mod hardware;
 mod in_process;
+#[path = "../../../examples/language_model/int8.rs"]
+mod int8;
+mod language;
 mod layers;
 #[path = "../../src/bench/measurement.rs"]
 mod measurement;
+#[path = "../../../examples/language_model/model.rs"]
+#[allow(dead_code, reason = "the example also loads and tells sizes")]
+mod model;
 mod ours;
 mod pairs;
 mod plan;
+#[path = "../../../examples/language_model/pool.rs"]
+mod pool;
 mod python;
 #[path = "../../../benches/common/layers.rs"]
 mod real;
@@ -24,6 +34,7 @@ use i8gemm::Kernel;
 
 use hardware::{Ceiling, VectorSum};
 use in_process::{GemmF32, Gemmkit, InProcess, Rten, Tract};
+use language::{Models, TEXTS, Text};
 use layers::{LAYERS, Layer};
 use measurement::{Measurement, Message};
 use ours::Operands;
@@ -71,17 +82,40 @@ fn main() -> Result<()> {
     let chosen =
         |(m, k, n): ours::Shape| args.shape.is_empty() || args.shape.contains(&format!("{m}x{k}x{n}"));
     rows.retain(|row| chosen(row.shape) && !row.opponents.is_empty());
-    let layers = LAYERS.into_iter().filter(|layer| args.threads.contains(&1) && chosen(layer.shape()));
-    let layers: Vec<Layer> = layers.filter(|_| wanted(&Opponent::GemmF32)).collect();
-    say(&Message::Planned(rows.iter().map(|row| row.opponents.len()).sum::<usize>() + layers.len()))?;
+    let single = args.threads.contains(&1);
+    let layers = LAYERS.into_iter().map(|layer| (layer, layer.shape(), layer.opponents()));
+    let layers = with_opponents(layers.filter(|(_, shape, _)| single && chosen(*shape)), wanted);
+    let texts = TEXTS.into_iter().map(|text| (text, text.shape(), text.opponents()));
+    let texts = with_opponents(texts.filter(|(_, shape, _)| single && chosen(*shape)), wanted);
+    let opponents = rows.iter().map(|row| &row.opponents);
+    let opponents =
+        opponents.chain(layers.iter().map(|(_, all)| all)).chain(texts.iter().map(|(_, all)| all));
+    let opponents: Vec<Opponent> = opponents.flatten().copied().collect();
+    say(&Message::Planned(opponents.len()))?;
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
-    let mut ring = Ring { effort, python: start_python(&args, &rows)?, skipped: Vec::new() };
+    let mut ring = Ring { effort, python: start_python(&args, &opponents)?, skipped: Vec::new() };
     for row in &rows {
         // Peers that take their threads from rayon find as many as they are to have; with one, all runs on that thread.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(row.threads).build()?;
         pool.install(|| ring.row(row))?;
     }
-    layers.into_iter().try_for_each(|layer| ring.layer(layer, best))
+    for (layer, opponents) in layers {
+        ring.layer(layer, &opponents, best)?;
+    }
+    ring.language(&texts, best)
+}
+
+/// Things that have an opponent left.
+fn with_opponents<T>(
+    all: impl Iterator<Item = (T, ours::Shape, Vec<Opponent>)>,
+    wanted: impl Fn(&Opponent) -> bool,
+) -> Vec<(T, Vec<Opponent>)> {
+    all.map(|(thing, _, mut opponents)| {
+        opponents.retain(&wanted);
+        (thing, opponents)
+    })
+    .filter(|(_, opponents)| !opponents.is_empty())
+    .collect()
 }
 
 fn say(message: &Message) -> Result<()> {
@@ -92,8 +126,8 @@ fn say(message: &Message) -> Result<()> {
 }
 
 /// The interpreter, if a row needs one and there is one.
-fn start_python(args: &Args, rows: &[Row]) -> Result<Option<Python>> {
-    if !rows.iter().flat_map(|row| &row.opponents).any(|opponent| matches!(opponent, Opponent::Python(_))) {
+fn start_python(args: &Args, opponents: &[Opponent]) -> Result<Option<Python>> {
+    if !opponents.iter().any(|opponent| matches!(opponent, Opponent::Python(_))) {
         return Ok(None);
     }
     match Python::start(&args.python) {
@@ -123,6 +157,30 @@ fn name(opponent: &Opponent, kernel: Kernel) -> String {
     }
 }
 
+/// A measurement of layers, on one thread.
+fn say_pairs(
+    (m, k, n): ours::Shape,
+    op: &str,
+    kernel: Kernel,
+    peer: String,
+    pairs: pairs::Pairs,
+) -> Result<()> {
+    say(&Message::Measured(Measurement {
+        m,
+        k,
+        n,
+        op: op.into(),
+        kernel: kernel.name().into(),
+        threads: 1,
+        ours_gmacs: pairs.ours / 1e9,
+        peer,
+        peer_gmacs: pairs.peer / 1e9,
+        ratio: pairs.ratio,
+        ceiling_gmacs: None,
+        agrees: None,
+    }))
+}
+
 struct Ring {
     effort: Effort,
     python: Option<Python>,
@@ -138,7 +196,7 @@ impl Ring {
             for opponent in &row.opponents {
                 let peer = name(opponent, row.kernel);
                 let (m, k, n) = row.shape;
-                say(&Message::Measuring(format!("{m}x{k}x{n} {}, {peer}", row.op)))?;
+                self.say_measuring(row.shape, &row.op.to_string(), &peer)?;
                 match self.against(row, &operands, *opponent, ours) {
                     Ok(Some((pairs, agrees))) => say(&Message::Measured(Measurement {
                         m,
@@ -162,25 +220,49 @@ impl Ring {
         })
     }
 
-    /// A layer or block beside its f32 form, whose products are the `gemm` crate's.
-    fn layer(&mut self, layer: Layer, kernel: Kernel) -> Result<()> {
-        let ((m, k, n), peer) = (layer.shape(), name(&Opponent::GemmF32, kernel));
-        say(&Message::Measuring(format!("{m}x{k}x{n} {}, {peer}", layer.op)))?;
-        let pairs = layers::with(layer, kernel, |ours, theirs| pairs::pairs(self.effort, 1, ours, theirs))?;
-        say(&Message::Measured(Measurement {
-            m,
-            k,
-            n,
-            op: layer.op.into(),
-            kernel: kernel.name().into(),
-            threads: 1,
-            ours_gmacs: pairs.ours / 1e9,
-            peer,
-            peer_gmacs: pairs.peer / 1e9,
-            ratio: pairs.ratio,
-            ceiling_gmacs: None,
-            agrees: None,
-        }))
+    /// A layer or block beside its f32 form, whose products are the `gemm` crate's, and beside its product alone.
+    fn layer(&mut self, layer: Layer, opponents: &[Opponent], kernel: Kernel) -> Result<()> {
+        for opponent in opponents {
+            let peer = name(opponent, kernel);
+            self.say_measuring(layer.shape(), layer.op, &peer)?;
+            let effort = self.effort;
+            let pairs = layers::with(layer, kernel, |ours, float| match *opponent {
+                Opponent::Ourselves { shape, op, threads } => {
+                    let operands = Operands::new(shape);
+                    ours::with(&operands, op, kernel, threads, |product| {
+                        pairs::pairs(effort, 1, ours, product)
+                    })
+                }
+                _ => pairs::pairs(effort, 1, ours, float),
+            })?;
+            say_pairs(layer.shape(), layer.op, kernel, peer, pairs)?;
+        }
+        Ok(())
+    }
+
+    /// The language model of full size, on one thread.
+    fn language(&mut self, texts: &[(Text, Vec<Opponent>)], kernel: Kernel) -> Result<()> {
+        if texts.is_empty() {
+            return Ok(());
+        }
+        let mut models = Models::new()?;
+        for (text, opponents) in texts {
+            for opponent in opponents {
+                let peer = name(opponent, kernel);
+                self.say_measuring(text.shape(), Text::OP, &peer)?;
+                let (effort, python) = (self.effort, &mut self.python);
+                match models.meet(*text, *opponent, effort, python) {
+                    Ok(Some(pairs)) => say_pairs(text.shape(), Text::OP, models.kernel(), peer, pairs)?,
+                    Ok(None) => {}
+                    Err(error) => self.skip(format!("{peer}: {error:#}"))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn say_measuring(&self, (m, k, n): ours::Shape, op: &str, peer: &str) -> Result<()> {
+        say(&Message::Measuring(format!("{m}x{k}x{n} {op}, {peer}")))
     }
 
     fn skip(&mut self, why: String) -> Result<()> {
@@ -225,7 +307,7 @@ impl Ring {
                 Some(mut ceiling) => meet(&mut ceiling),
                 None => Ok(None),
             },
-            Opponent::VectorSum => meet(&mut VectorSum::new(operands)),
+            Opponent::VectorSum => meet(&mut VectorSum { bytes: bytemuck::cast_slice(&operands.rhs) }),
             Opponent::Rten => meet(&mut InProcess::new(operands, Rten::new(operands))),
             Opponent::Gemmkit => meet(&mut InProcess::new(operands, Gemmkit::new(operands, threads))),
             Opponent::Tract => meet(&mut InProcess::new(operands, Tract::new(operands, threads)?)),

@@ -20,6 +20,24 @@ pub trait Contender {
     }
 }
 
+/// Something whose call is all there is to time.
+pub struct Timed<F> {
+    pub work: f64,
+    pub call: F,
+}
+
+impl<F: FnMut() -> Result<()>> Contender for Timed<F> {
+    fn work(&self) -> f64 {
+        self.work
+    }
+
+    fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64> {
+        let mut result = Ok(());
+        let seconds = clock.time(|| result = (0..calls).try_for_each(|_| (self.call)()));
+        result.map(|()| seconds)
+    }
+}
+
 /// Depends on every sum and its place.
 pub fn checksum(sums: impl Iterator<Item = i32>) -> i64 {
     sums.zip((1..=251).cycle()).fold(0, |all: i64, (sum, weight)| all.wrapping_add(i64::from(sum) * weight))

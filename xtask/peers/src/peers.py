@@ -102,12 +102,54 @@ def qlinear_matmul(m, k, n, threads):
     return call, None
 
 
+LAYERS, HIDDEN = 5, 256
+
+
+def language_model(bits):
+    """Embedding, LSTM layers and a decoder; a call goes on from the state of the one before."""
+
+    def make(m, k, n, threads):
+        import torch
+        from torch import nn
+
+        torch.set_num_threads(threads)
+        torch.backends.quantized.engine = "fbgemm"
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.encoder = nn.Embedding(n, k)
+                self.lstm = nn.LSTM(k, HIDDEN, LAYERS)
+                self.decoder = nn.Linear(HIDDEN, n)
+
+            def forward(self, ids, state):
+                y, state = self.lstm(self.encoder(ids), state)
+                return self.decoder(y), state
+
+        model = Model().eval()
+        if bits == 8:
+            model = torch.ao.quantization.quantize_dynamic(model, {nn.LSTM, nn.Linear}, dtype=torch.qint8)
+        ids = (torch.arange(m) * 1327 % n).reshape(m, 1)
+        state = (torch.zeros(LAYERS, 1, HIDDEN), torch.zeros(LAYERS, 1, HIDDEN))
+
+        def call():
+            nonlocal state
+            with torch.inference_mode():
+                _, state = model(ids, state)
+
+        return call, None
+
+    return make
+
+
 PEERS = {
     "oneDNN (torch._int_mm)": onednn,
     "FBGEMM (linear_dynamic)": fbgemm,
     "ONNX Runtime MatMulInteger u8": matmul_integer(np.uint8),
     "ONNX Runtime MatMulInteger i8": matmul_integer(np.int8),
     "ONNX Runtime QLinearMatMul": qlinear_matmul,
+    "PyTorch LSTM, f32": language_model(32),
+    "PyTorch LSTM, int8": language_model(8),
 }
 
 

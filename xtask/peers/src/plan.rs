@@ -40,7 +40,8 @@ const OTHERS: [Shape; 11] = [
 
 pub const SIGNED: Op = Op::new(I8, I8, I32);
 const UNSIGNED: Op = Op::new(U8, I8, I32);
-const REQUANTIZED: Op = Op::new(U8, I8, U8);
+/// As quantized networks have it from layer to layer.
+pub const REQUANTIZED: Op = Op::new(U8, I8, U8);
 const DYNAMIC: Op = Op::new(F32, I8, F32);
 
 /// What ours is measured against.

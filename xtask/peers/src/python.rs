@@ -85,7 +85,8 @@ impl Drop for Python {
 /// A product of a peer.
 pub struct Peer<'a> {
     python: &'a mut Python,
-    work: f64,
+    /// Multiply-adds of a call.
+    pub work: f64,
 }
 
 impl Contender for Peer<'_> {
