@@ -33,6 +33,19 @@ pub(super) struct TileInput {
     pub widened: bool,
 }
 
+#[allow(dead_code, reason = "not every target has kernels whose tiles are of one panel")]
+impl TileInput {
+    /// The rows and one panel of the group.
+    ///
+    /// # Safety
+    /// The group has that panel.
+    #[inline(always)]
+    pub unsafe fn panel(&self, index: usize) -> Self {
+        // SAFETY: the caller's.
+        Self { rhs: unsafe { self.rhs.add(index * self.panel_stride) }, ..*self }
+    }
+}
+
 /// The part that an instruction set writes for itself.
 ///
 /// # Safety
@@ -49,8 +62,12 @@ pub(super) unsafe trait MicroKernel {
     /// `remaining >= 1`. The packing of `lhs` follows the same rule.
     fn next_rows(remaining: usize, rows: usize) -> usize;
 
-    /// Panels of the next group when `remaining` are left and the job has `rows` rows.
+    /// Panels of the next group when `remaining` are left and the job has `rows` rows: at most `MAX_COLS` columns.
     fn next_panels(remaining: usize, rows: usize) -> usize;
+
+    /// A panel whose columns are not all wanted is a group by itself, so that the others need no buffer: for kernels that lose
+    /// nothing by it.
+    const RAGGED_ALONE: bool = false;
 
     /// Rewrites a group of panels into the job's scratch if `rows` rows will use it often enough.
     ///
@@ -100,8 +117,12 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element:
     let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
     let mut col = 0;
     while col < job.cols {
-        let panels = K::next_panels((job.cols - col).div_ceil(K::NR), job.rows);
-        let cols = (panels * K::NR).min(job.cols - col);
+        let mut panels = K::next_panels((job.cols - col).div_ceil(K::NR), job.rows);
+        let mut cols = (panels * K::NR).min(job.cols - col);
+        if K::RAGGED_ALONE && panels > 1 && cols < panels * K::NR {
+            panels -= 1;
+            cols = panels * K::NR;
+        }
         // SAFETY: the job's panels and column parameters reach to `job.cols`.
         unsafe {
             columns.fill::<K::V>(job.epilogue, job.first_col + col, cols, panels * K::NR);
@@ -141,38 +162,39 @@ unsafe fn rows<K: MicroKernel, E: End>(
     let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
     let element_out = if fixed { 1 } else { element };
     let direct = !fixed && job.out_col_stride == 1 && cols == panels * K::NR;
-    let accumulate = direct && matches!(job.epilogue.store, Store::I32 { accumulate: true });
+    let mut end = TileEnd {
+        columns,
+        col: 0,
+        epilogue: job.epilogue,
+        row: job.first_row,
+        row_sums: job.row_sums,
+        out: buffer.0.as_mut_ptr().cast(),
+        out_stride: MAX_COLS,
+        accumulate: direct && matches!(job.epilogue.store, Store::I32 { accumulate: true }),
+    };
+    let mut out = job.out.wrapping_byte_add(col * job.out_col_stride * element_out);
+    if direct {
+        end.out_stride = job.out_row_stride;
+    }
     let mut row = 0;
     while row < job.rows {
         let count = K::next_rows(job.rows - row, job.rows);
         // SAFETY: rows `row .. row + count` and columns `col .. col + cols` belong to the job; the buffer has room
         // for the largest tile.
         unsafe {
-            let out = job
-                .out
-                .cast::<u8>()
-                .add((row * job.out_row_stride + col * job.out_col_stride) * element_out)
-                .cast::<c_void>();
-            let mut end = TileEnd {
-                columns,
-                epilogue: job.epilogue,
-                row: job.first_row + row,
-                row_sums: job.row_sums.wrapping_add(row),
-                out,
-                out_stride: job.out_row_stride,
-                accumulate,
-            };
             if direct {
+                end.out = out;
                 K::tile::<E>(count, panels, &input, &end);
             } else {
-                end.out = buffer.0.as_mut_ptr().cast();
-                end.out_stride = MAX_COLS;
                 K::tile::<E>(count, panels, &input, &end);
                 let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);
                 E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });
             }
             input.lhs = input.lhs.add(count * job.lhs_stride);
         }
+        out = out.wrapping_byte_add(count * job.out_row_stride * element_out);
+        end.row += count;
+        end.row_sums = end.row_sums.wrapping_add(count);
         row += count;
     }
 }

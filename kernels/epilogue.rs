@@ -36,7 +36,7 @@ impl<T: Copy> Row<T> {
 
     #[inline(always)]
     fn at(&self, column: usize) -> *const T {
-        self.0[column..].as_ptr().cast()
+        self.0.as_ptr().wrapping_add(column).cast()
     }
 
     #[inline(always)]
@@ -201,19 +201,34 @@ unsafe fn read_or<T: Copy>(ptr: *const T, index: usize, default: T) -> T {
 }
 
 /// Where a tile's outputs go, and the parameters of its rows and columns.
+#[derive(Clone, Copy)]
 pub(super) struct TileEnd<'a> {
     pub columns: &'a Columns,
+    /// First column of the tile among those.
+    pub col: usize,
     pub epilogue: &'a Epilogue,
     /// First row of the tile within the product.
     pub row: usize,
     /// Sums of the tile's rows, if the epilogue has an `rhs_zero`.
     pub row_sums: *const i32,
-    /// Room for whole vectors in every row of the tile.
+    /// The tile's first row from the group's first column on. Room for whole vectors in every row of the tile.
     pub out: *mut c_void,
     /// Elements.
     pub out_stride: usize,
     /// `out` holds sums that these are added to.
     pub accumulate: bool,
+}
+
+impl TileEnd<'_> {
+    /// What the epilogue adds to every sum of a vector of columns, whatever the row: a kernel may start from it.
+    ///
+    /// # Safety
+    /// The group has those columns; the CPU has the features of `V`.
+    #[inline(always)]
+    pub unsafe fn base<V: Lanes>(&self, vector: usize) -> V::I {
+        // SAFETY: the caller's.
+        unsafe { V::load_i(self.columns.base.at(self.col + vector * V::LANES)) }
+    }
 }
 
 /// The end of a tile: what happens to corrected sums that are still in registers.
@@ -250,19 +265,34 @@ pub(super) unsafe fn finish<V: Lanes, E: End, const R: usize, const Q: usize>(
     mut sums: [[V::I; Q]; R],
     end: &TileEnd,
 ) {
-    let columns = end.columns;
-    let epilogue = end.epilogue;
-    // SAFETY: Columns holds MAX_COLS >= Q * LANES values; rows are the caller's promise.
+    // SAFETY: the caller's.
     unsafe {
         each!(q in 0..Q => {
-            let base = V::load_i(columns.base.at(q * V::LANES));
+            let base = end.base::<V>(q);
             each!(r in 0..R => sums[r][q] = V::add_i(sums[r][q], base));
         });
+        finish_from_base::<V, E, R, Q>(sums, end);
+    }
+}
+
+/// [`finish`] of sums that started from [`TileEnd::base`].
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+pub(super) unsafe fn finish_from_base<V: Lanes, E: End, const R: usize, const Q: usize>(
+    mut sums: [[V::I; Q]; R],
+    end: &TileEnd,
+) {
+    let columns = end.columns;
+    let epilogue = end.epilogue;
+    // SAFETY: Columns holds MAX_COLS >= col + Q * LANES values; rows are the caller's promise.
+    unsafe {
         if epilogue.lhs_zero.step != 0 {
             each!(r in 0..R => {
                 let zero = V::splat_i(epilogue.lhs_zero.get(end.row + r).wrapping_add(epilogue.lhs_shift));
                 each!(q in 0..Q => {
-                    let factor = V::load_i(columns.zero_factor.at(q * V::LANES));
+                    let factor = V::load_i(columns.zero_factor.at(end.col + q * V::LANES));
                     sums[r][q] = V::add_i(sums[r][q], V::mul_i(zero, factor));
                 });
             });
@@ -271,7 +301,7 @@ pub(super) unsafe fn finish<V: Lanes, E: End, const R: usize, const Q: usize>(
             each!(r in 0..R => {
                 let row_sum = V::splat_i(*end.row_sums.add(r));
                 each!(q in 0..Q => {
-                    let zero = V::load_i(columns.rhs_zero.at(q * V::LANES));
+                    let zero = V::load_i(columns.rhs_zero.at(end.col + q * V::LANES));
                     sums[r][q] = V::sub_i(sums[r][q], V::mul_i(row_sum, zero));
                 });
             });
@@ -286,7 +316,7 @@ pub(super) struct EndI32;
 impl End for EndI32 {
     #[inline(always)]
     unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
-        let out: *mut i32 = end.out.cast();
+        let out = end.out.cast::<i32>().wrapping_add(end.col);
         // SAFETY: `out` has room for R rows of Q vectors.
         unsafe {
             if end.accumulate {
@@ -326,17 +356,17 @@ impl End for EndF32 {
     #[inline(always)]
     unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
         let Store::F32 { row_scales, bias, min, max, .. } = end.epilogue.store else { return };
-        let out: *mut f32 = end.out.cast();
+        let out = end.out.cast::<f32>().wrapping_add(end.col);
         // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
         unsafe {
             let (min, max) = (V::splat_f(min), V::splat_f(max));
             each!(r in 0..R => {
                 let row_scale = V::splat_f(row_scales.get(end.row + r));
                 each!(q in 0..Q => {
-                    let scale = V::mul_f(row_scale, V::load_f(end.columns.scale.at(q * V::LANES)));
+                    let scale = V::mul_f(row_scale, V::load_f(end.columns.scale.at(end.col + q * V::LANES)));
                     let mut value = V::mul_f(V::to_f(sums[r][q]), scale);
                     if !bias.is_null() {
-                        value = V::add_f(value, V::load_f(end.columns.bias.at(q * V::LANES)));
+                        value = V::add_f(value, V::load_f(end.columns.bias.at(end.col + q * V::LANES)));
                     }
                     let value = V::min_f(V::max_f(value, min), max);
                     V::store_f(value, out.add(r * end.out_stride + q * V::LANES));
@@ -385,7 +415,7 @@ impl EndByte {
         end: &TileEnd,
     ) {
         let Store::HalfEven { zero_point, min, max, .. } = end.epilogue.store else { return };
-        let out: *mut u8 = end.out.cast();
+        let out = end.out.cast::<u8>().wrapping_add(end.col);
         // SAFETY: as for EndF32.
         unsafe {
             let to = V::byte_range(zero_point, min, max);
@@ -393,7 +423,7 @@ impl EndByte {
             let keep = R * Q + Q + 6 <= V::REGISTERS;
             let mut scales = [V::splat_f(0.0); Q];
             if keep {
-                each!(q in 0..Q => scales[q] = V::load_f(end.columns.scale.at(q * V::LANES)));
+                each!(q in 0..Q => scales[q] = V::load_f(end.columns.scale.at(end.col + q * V::LANES)));
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
             each!(g in 0..(R * Q).div_ceil(4) => {
@@ -404,10 +434,10 @@ impl EndByte {
                 let mut places = [out; 4];
                 each!(i in 0..4 => {
                     let (r, q) = (place(i) / Q, place(i) % Q);
-                    let scale = if keep { scales[q] } else { V::load_f(end.columns.scale.at(q * V::LANES)) };
+                    let scale = if keep { scales[q] } else { V::load_f(end.columns.scale.at(end.col + q * V::LANES)) };
                     steps[i] = V::mul_f(V::to_f(sums[r][q]), scale);
                     if BIAS {
-                        steps[i] = V::add_f(steps[i], V::load_f(end.columns.bias.at(q * V::LANES)));
+                        steps[i] = V::add_f(steps[i], V::load_f(end.columns.bias.at(end.col + q * V::LANES)));
                     }
                     places[i] = out.add(r * end.out_stride + q * V::LANES);
                 });

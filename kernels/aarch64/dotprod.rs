@@ -25,7 +25,7 @@ use super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
         depthwise::depthwise_functions,
         drive::{self, MicroKernel, TileInput},
-        epilogue::{End, TileEnd, finish},
+        epilogue::{End, TileEnd, finish_from_base},
         layout::{self, padded},
         slices::slice_functions,
     },
@@ -120,22 +120,24 @@ unsafe impl<const IN_ORDER: bool> MicroKernel for DotprodTiles<IN_ORDER> {
     }
 
     #[inline(always)]
-    fn next_panels(_remaining: usize, _rows: usize) -> usize {
-        1
+    fn next_panels(remaining: usize, _rows: usize) -> usize {
+        remaining.min(GROUP_COLS / NR)
     }
 
+    const RAGGED_ALONE: bool = true;
+
     #[inline(always)]
-    unsafe fn tile<E: End>(rows: usize, _panels: usize, input: &TileInput, end: &TileEnd) {
+    unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => tile::<E, 1>(input, end),
-                2 => tile::<E, 2>(input, end),
-                4 => tile::<E, 4>(input, end),
-                8 if IN_ORDER => tile_a55::<E, 8>(input, end),
-                8 => tile::<E, 8>(input, end),
-                _ if IN_ORDER => tile_a55::<E, 12>(input, end),
-                _ => tile::<E, 12>(input, end),
+                1 => tile::<E, 1>(panels, input, end),
+                2 => tile::<E, 2>(panels, input, end),
+                4 => tile::<E, 4>(panels, input, end),
+                8 if IN_ORDER => tile_a55::<E, 8>(panels, input, end),
+                8 => tile::<E, 8>(panels, input, end),
+                _ if IN_ORDER => tile_a55::<E, 12>(panels, input, end),
+                _ => tile::<E, 12>(panels, input, end),
             }
         }
     }
@@ -433,10 +435,27 @@ unsafe fn steps_of_8_in_order(sums: &mut [[int32x4_t; 2]; 8], at: &mut Cursor) {
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "neon,dotprod")]
 #[inline(never)]
-unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
-    // SAFETY: packed rows and the panel are readable for whole steps, of which each row has 4 bytes.
+unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    for panel in 0..panels {
+        // SAFETY: packed rows and panels are readable for whole steps, of which each row has 4 bytes.
+        unsafe {
+            let end = TileEnd { col: panel * NR, ..*end };
+            let sums = sums_of_panel::<R>(&input.panel(panel), [end.base::<Lanes128>(0), end.base::<Lanes128>(1)]);
+            finish_from_base::<Lanes128, E, R, 2>(sums, &end);
+        }
+    }
+}
+
+/// The sums of [`tile`] for one panel, from `base` on.
+///
+/// # Safety
+/// As [`MicroKernel::tile`].
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn sums_of_panel<const R: usize>(input: &TileInput, base: [int32x4_t; 2]) -> [[int32x4_t; 2]; R] {
+    // SAFETY: as `tile`.
     unsafe {
-        let mut sums = [[vdupq_n_s32(0); 2]; R];
+        let mut sums = [base; R];
         let mut at = Cursor::new(input);
         if R == 12 {
             // `R` rows are these rows.
@@ -464,7 +483,7 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
             steps %= together;
         }
         rest(&mut sums, Cursor { lhs, rhs, steps });
-        finish::<Lanes128, E, R, 2>(sums, end);
+        sums
     }
 }
 
@@ -474,11 +493,13 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "neon,dotprod")]
 #[inline(never)]
-unsafe fn tile_a55<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
-    // SAFETY: as `tile`.
-    unsafe {
-        let mut sums = [[vdupq_n_s32(0); 2]; R];
-        let mut at = Cursor::new(input);
+unsafe fn tile_a55<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    for panel in 0..panels {
+        // SAFETY: as `tile`.
+        unsafe {
+            let (input, end) = (input.panel(panel), TileEnd { col: panel * NR, ..*end });
+            let mut sums = [[end.base::<Lanes128>(0), end.base::<Lanes128>(1)]; R];
+            let mut at = Cursor::new(&input);
         if R == 12 {
             steps_of_12_in_order(&mut *(&raw mut sums).cast(), &mut at);
         } else {
@@ -486,7 +507,8 @@ unsafe fn tile_a55<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
             steps_of_8_in_order(&mut *(&raw mut sums).cast(), &mut at);
         }
         rest(&mut sums, at);
-        finish::<Lanes128, E, R, 2>(sums, end);
+        finish_from_base::<Lanes128, E, R, 2>(sums, &end);
+    }
     }
 }
 

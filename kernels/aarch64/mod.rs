@@ -22,6 +22,9 @@ fn next_rows_of_12(remaining: usize) -> usize {
     }
 }
 
+/// Columns that pass the rows of a tile while those are in the first cache level: the group's panels are read once a tile.
+const GROUP_COLS: usize = 64;
+
 /// Bytes of a q register: what is packed of each row at a time.
 const BLOCK: usize = 16;
 
