@@ -256,6 +256,7 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
             let out = job.out.cast::<u8>().add(out * element).cast::<c_void>();
             let mut end = TileEnd {
                 columns: block.columns,
+                col: 0,
                 epilogue: job.epilogue,
                 row: 0,
                 row_sums: core::ptr::null(),

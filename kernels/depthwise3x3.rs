@@ -131,6 +131,7 @@ unsafe fn blocks<T: PairTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob, elem
             let out = job.out.cast::<u8>().add(first * element);
             let end = TileEnd {
                 columns: &columns,
+                col: 0,
                 epilogue: job.epilogue,
                 row: 0,
                 row_sums: core::ptr::null(),

@@ -8,7 +8,7 @@
 //! The group of panels stays in the first or second cache level while row tiles pass it; the sums never leave
 //! registers until they are outputs.
 
-use core::{ffi::c_void, marker::PhantomData, mem::MaybeUninit};
+use core::{marker::PhantomData, mem::MaybeUninit};
 
 use super::{
     Job, Store,

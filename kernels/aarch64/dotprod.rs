@@ -29,6 +29,7 @@ use super::{
         layout::{self, padded},
         slices::slice_functions,
     },
+    GROUP_COLS,
     depthwise::Taps128,
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,
@@ -440,7 +441,8 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
         // SAFETY: packed rows and panels are readable for whole steps, of which each row has 4 bytes.
         unsafe {
             let end = TileEnd { col: panel * NR, ..*end };
-            let sums = sums_of_panel::<R>(&input.panel(panel), [end.base::<Lanes128>(0), end.base::<Lanes128>(1)]);
+            let sums =
+                sums_of_panel::<R>(&input.panel(panel), [end.base::<Lanes128>(0), end.base::<Lanes128>(1)]);
             finish_from_base::<Lanes128, E, R, 2>(sums, &end);
         }
     }
@@ -500,15 +502,15 @@ unsafe fn tile_a55<E: End, const R: usize>(panels: usize, input: &TileInput, end
             let (input, end) = (input.panel(panel), TileEnd { col: panel * NR, ..*end });
             let mut sums = [[end.base::<Lanes128>(0), end.base::<Lanes128>(1)]; R];
             let mut at = Cursor::new(&input);
-        if R == 12 {
-            steps_of_12_in_order(&mut *(&raw mut sums).cast(), &mut at);
-        } else {
-            const { assert!(R == 12 || R == 8) };
-            steps_of_8_in_order(&mut *(&raw mut sums).cast(), &mut at);
+            if R == 12 {
+                steps_of_12_in_order(&mut *(&raw mut sums).cast(), &mut at);
+            } else {
+                const { assert!(R == 12 || R == 8) };
+                steps_of_8_in_order(&mut *(&raw mut sums).cast(), &mut at);
+            }
+            rest(&mut sums, at);
+            finish_from_base::<Lanes128, E, R, 2>(sums, &end);
         }
-        rest(&mut sums, at);
-        finish_from_base::<Lanes128, E, R, 2>(sums, &end);
-    }
     }
 }
 

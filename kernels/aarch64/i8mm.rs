@@ -24,6 +24,7 @@ use super::{
         layout::{self, padded},
         slices::slice_functions,
     },
+    GROUP_COLS,
     depthwise::Taps128,
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,

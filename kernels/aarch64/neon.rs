@@ -36,6 +36,7 @@ use super::{
         layout::{self, padded},
         slices::slice_functions,
     },
+    GROUP_COLS,
     depthwise::Taps128,
     lanes128::Lanes128,
     pack_panels,
