@@ -26,6 +26,7 @@ use core::ffi::c_void;
 
 pub(crate) mod add;
 pub(crate) mod depthwise;
+#[cfg_attr(not(i8gemm_x86_64), allow(dead_code, reason = "no other target has pairs"))]
 pub(crate) mod depthwise3x3;
 mod drive;
 mod epilogue;
