@@ -12,6 +12,8 @@ use super::{Epilogue, Store, lanes::Lanes};
 pub(super) const MAX_COLS: usize = 64;
 /// Rows of the tallest tile of any kernel.
 pub(super) const MAX_ROWS: usize = 12;
+/// Groups of four vectors of the largest tile of any kernel.
+const MAX_GROUPS: usize = 12;
 
 /// The column parameters of one group of panels, padded so that vectors can be read whole: made once for a group,
 /// used by every row tile that passes it. Only what the epilogue reads is written, so nothing needs clearing.
@@ -229,10 +231,41 @@ impl TileEnd<'_> {
         // SAFETY: the caller's.
         unsafe { V::load_i(self.columns.base.at(self.col + vector * V::LANES)) }
     }
+
+    /// Scales of a vector of columns.
+    ///
+    /// # Safety
+    /// As [`TileEnd::base`]; the store has scales.
+    #[inline(always)]
+    pub unsafe fn scale<V: Lanes>(&self, vector: usize) -> V::F {
+        // SAFETY: the caller's.
+        unsafe { V::load_f(self.columns.scale.at(self.col + vector * V::LANES)) }
+    }
+
+    /// Biases of a vector of columns, in outputs.
+    ///
+    /// # Safety
+    /// As [`TileEnd::base`]; the store has an f32 bias.
+    #[inline(always)]
+    pub unsafe fn bias<V: Lanes>(&self, vector: usize) -> V::F {
+        // SAFETY: the caller's.
+        unsafe { V::load_f(self.columns.bias.at(self.col + vector * V::LANES)) }
+    }
+
+    /// The sums lack what depends on both their row and their column: [`correct`] adds it.
+    #[inline(always)]
+    #[allow(dead_code, reason = "as above")]
+    pub fn corrects(&self) -> bool {
+        self.epilogue.lhs_zero.step != 0 || !self.epilogue.rhs_zero.is_null()
+    }
 }
 
 /// The end of a tile: what happens to corrected sums that are still in registers.
 pub(super) trait End {
+    /// This is [`EndByte`].
+    #[allow(dead_code, reason = "only blocks of sums, which some targets have, ask")]
+    const BYTES: bool = false;
+
     /// # Safety
     /// As [`finish`].
     unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd);
@@ -284,6 +317,22 @@ pub(super) unsafe fn finish_from_base<V: Lanes, E: End, const R: usize, const Q:
     mut sums: [[V::I; Q]; R],
     end: &TileEnd,
 ) {
+    // SAFETY: the caller's.
+    unsafe {
+        correct::<V, R, Q>(&mut sums, end);
+        E::store::<V, R, Q>(&sums, end);
+    }
+}
+
+/// Adds what depends on both row and column.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+pub(super) unsafe fn correct<V: Lanes, const R: usize, const Q: usize>(
+    sums: &mut [[V::I; Q]; R],
+    end: &TileEnd,
+) {
     let columns = end.columns;
     let epilogue = end.epilogue;
     // SAFETY: Columns holds MAX_COLS >= col + Q * LANES values; rows are the caller's promise.
@@ -306,7 +355,6 @@ pub(super) unsafe fn finish_from_base<V: Lanes, E: End, const R: usize, const Q:
                 });
             });
         }
-        E::store::<V, R, Q>(&sums, end);
     }
 }
 
@@ -363,10 +411,10 @@ impl End for EndF32 {
             each!(r in 0..R => {
                 let row_scale = V::splat_f(row_scales.get(end.row + r));
                 each!(q in 0..Q => {
-                    let scale = V::mul_f(row_scale, V::load_f(end.columns.scale.at(end.col + q * V::LANES)));
+                    let scale = V::mul_f(row_scale, end.scale::<V>(q));
                     let mut value = V::mul_f(V::to_f(sums[r][q]), scale);
                     if !bias.is_null() {
-                        value = V::add_f(value, V::load_f(end.columns.bias.at(end.col + q * V::LANES)));
+                        value = V::add_f(value, end.bias::<V>(q));
                     }
                     let value = V::min_f(V::max_f(value, min), max);
                     V::store_f(value, out.add(r * end.out_stride + q * V::LANES));
@@ -386,6 +434,8 @@ impl End for EndF32 {
 pub(super) struct EndByte;
 
 impl End for EndByte {
+    const BYTES: bool = true;
+
     #[inline(always)]
     unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
         let Store::HalfEven { bias, .. } = end.epilogue.store else { return };
@@ -415,7 +465,6 @@ impl EndByte {
         end: &TileEnd,
     ) {
         let Store::HalfEven { zero_point, min, max, .. } = end.epilogue.store else { return };
-        let out = end.out.cast::<u8>().wrapping_add(end.col);
         // SAFETY: as for EndF32.
         unsafe {
             let to = V::byte_range(zero_point, min, max);
@@ -423,32 +472,67 @@ impl EndByte {
             let keep = R * Q + Q + 6 <= V::REGISTERS;
             let mut scales = [V::splat_f(0.0); Q];
             if keep {
-                each!(q in 0..Q => scales[q] = V::load_f(end.columns.scale.at(end.col + q * V::LANES)));
+                each!(q in 0..Q => scales[q] = end.scale::<V>(q));
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
-            each!(g in 0..(R * Q).div_ceil(4) => {
-                // A group that is not whole repeats its last vector, which is not stored again.
-                let count = if R * Q - 4 * g < 4 { R * Q - 4 * g } else { 4 };
-                let place = |i: usize| 4 * g + if i < count { i } else { count - 1 };
+            let groups = (R * Q).div_ceil(4);
+            let mut bytes = [V::narrow([V::splat_f(0.0); 4], &to); MAX_GROUPS];
+            each!(g in 0..groups => {
                 let mut steps = [V::splat_f(0.0); 4];
-                let mut places = [out; 4];
                 each!(i in 0..4 => {
-                    let (r, q) = (place(i) / Q, place(i) % Q);
-                    let scale = if keep { scales[q] } else { V::load_f(end.columns.scale.at(end.col + q * V::LANES)) };
+                    let (r, q) = Self::place::<R, Q>(g, i);
+                    let scale = if keep { scales[q] } else { end.scale::<V>(q) };
                     steps[i] = V::mul_f(V::to_f(sums[r][q]), scale);
                     if BIAS {
-                        steps[i] = V::add_f(steps[i], V::load_f(end.columns.bias.at(end.col + q * V::LANES)));
+                        steps[i] = V::add_f(steps[i], end.bias::<V>(q));
                     }
-                    places[i] = out.add(r * end.out_stride + q * V::LANES);
                 });
-                if Q.is_multiple_of(4) {
-                    V::store_steps::<4>(steps, &to, places, count);
-                } else if Q.is_multiple_of(2) {
-                    V::store_steps::<2>(steps, &to, places, count);
-                } else {
-                    V::store_steps::<1>(steps, &to, places, count);
+                bytes[g] = V::narrow(steps, &to);
+                if !V::LIMITS_TOGETHER {
+                    Self::store_group::<V, R, Q>(g, V::limit(bytes[g], &to), &to, end);
                 }
             });
+            if V::LIMITS_TOGETHER {
+                if V::limits(&to) {
+                    each!(g in 0..groups => bytes[g] = V::limit(bytes[g], &to));
+                }
+                each!(g in 0..groups => Self::store_group::<V, R, Q>(g, bytes[g], &to, end));
+            }
+        }
+    }
+
+    /// Row and vector of a group's vector `i`. A group that is not whole repeats its last, which is not stored again.
+    #[inline(always)]
+    fn place<const R: usize, const Q: usize>(group: usize, i: usize) -> (usize, usize) {
+        let vector = (4 * group + i).min(R * Q - 1);
+        (vector / Q, vector % Q)
+    }
+
+    /// # Safety
+    /// As [`finish`]; the tile has the group.
+    #[inline(always)]
+    unsafe fn store_group<V: Lanes, const R: usize, const Q: usize>(
+        group: usize,
+        bytes: V::Bytes,
+        to: &V::ByteRange,
+        end: &TileEnd,
+    ) {
+        let out = end.out.cast::<u8>().wrapping_add(end.col);
+        let count = (R * Q - 4 * group).min(4);
+        // SAFETY: `out` has room for R rows of Q vectors.
+        unsafe {
+            let mut places = [out; 4];
+            each!(i in 0..4 => {
+                let (r, q) = Self::place::<R, Q>(group, i);
+                places[i] = out.add(r * end.out_stride + q * V::LANES);
+            });
+            if Q.is_multiple_of(4) {
+                V::store_bytes::<4>(bytes, to, places, count);
+            } else if Q.is_multiple_of(2) {
+                V::store_bytes::<2>(bytes, to, places, count);
+            } else {
+                V::store_bytes::<1>(bytes, to, places, count);
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ use super::{
     GROUP_COLS,
     depthwise::Taps128,
     lanes128::Lanes128,
-    next_rows_of_12, pack_panels,
+    next_rows_of_12, opaque, pack_panels,
 };
 
 const MR: usize = 12;
@@ -77,9 +77,14 @@ const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
 /// As [`Kernel::pack_lhs`].
 #[target_feature(enable = "neon")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
-    let flip = vdupq_n_u8(if src.unsigned { 0x80 } else { 0 });
     // SAFETY: the caller's.
-    unsafe { pack_panels::<KR, MR>(src, flip, next_rows_of_12, dst) }
+    unsafe {
+        if src.unsigned {
+            pack_panels::<KR, MR, true>(src, vdupq_n_u8(0x80), next_rows_of_12, dst);
+        } else {
+            pack_panels::<KR, MR, false>(src, vdupq_n_u8(0), next_rows_of_12, dst);
+        }
+    }
 }
 
 /// # Safety
@@ -430,7 +435,7 @@ unsafe fn steps_of_8_in_order(sums: &mut [[int32x4_t; 2]; 8], at: &mut Cursor) {
     }
 }
 
-/// `R` rows by one panel.
+/// `R` rows by the panels of a group.
 ///
 /// # Safety
 /// As [`MicroKernel::tile`].
@@ -440,52 +445,37 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
     for panel in 0..panels {
         // SAFETY: packed rows and panels are readable for whole steps, of which each row has 4 bytes.
         unsafe {
-            let end = TileEnd { col: panel * NR, ..*end };
-            let sums =
-                sums_of_panel::<R>(&input.panel(panel), [end.base::<Lanes128>(0), end.base::<Lanes128>(1)]);
+            let end = TileEnd { col: panel * NR, ..*opaque(end) };
+            let mut sums = [[end.base::<Lanes128>(0), end.base::<Lanes128>(1)]; R];
+            let mut at = Cursor::new(&input.panel(panel));
+            if R == 12 {
+                // `R` rows are these rows.
+                steps_of_12(&mut *(&raw mut sums).cast(), &mut at);
+            } else if R == 8 {
+                steps_of_8(&mut *(&raw mut sums).cast(), &mut at);
+            }
+            let Cursor { mut lhs, mut rhs, mut steps } = at;
+            if R < 4 {
+                // One load takes 4 steps of one row, or 2 of two.
+                let together = 4 / R;
+                for _ in 0..steps / together {
+                    let a = vld1q_s8(lhs);
+                    for step in 0..together {
+                        let panel = rhs.add(step * NR * KR);
+                        let b = [vld1q_s8(panel), vld1q_s8(panel.add(16))];
+                        for r in 0..R {
+                            sums[r][0] = sdot_lane(sums[r][0], b[0], a, step * R + r);
+                            sums[r][1] = sdot_lane(sums[r][1], b[1], a, step * R + r);
+                        }
+                    }
+                    lhs = lhs.add(16);
+                    rhs = rhs.add(together * NR * KR);
+                }
+                steps %= together;
+            }
+            rest(&mut sums, Cursor { lhs, rhs, steps });
             finish_from_base::<Lanes128, E, R, 2>(sums, &end);
         }
-    }
-}
-
-/// The sums of [`tile`] for one panel, from `base` on.
-///
-/// # Safety
-/// As [`MicroKernel::tile`].
-#[target_feature(enable = "neon,dotprod")]
-#[inline]
-unsafe fn sums_of_panel<const R: usize>(input: &TileInput, base: [int32x4_t; 2]) -> [[int32x4_t; 2]; R] {
-    // SAFETY: as `tile`.
-    unsafe {
-        let mut sums = [base; R];
-        let mut at = Cursor::new(input);
-        if R == 12 {
-            // `R` rows are these rows.
-            steps_of_12(&mut *(&raw mut sums).cast(), &mut at);
-        } else if R == 8 {
-            steps_of_8(&mut *(&raw mut sums).cast(), &mut at);
-        }
-        let Cursor { mut lhs, mut rhs, mut steps } = at;
-        if R < 4 {
-            // One load takes 4 steps of one row, or 2 of two.
-            let together = 4 / R;
-            for _ in 0..steps / together {
-                let a = vld1q_s8(lhs);
-                for step in 0..together {
-                    let panel = rhs.add(step * NR * KR);
-                    let b = [vld1q_s8(panel), vld1q_s8(panel.add(16))];
-                    for r in 0..R {
-                        sums[r][0] = sdot_lane(sums[r][0], b[0], a, step * R + r);
-                        sums[r][1] = sdot_lane(sums[r][1], b[1], a, step * R + r);
-                    }
-                }
-                lhs = lhs.add(16);
-                rhs = rhs.add(together * NR * KR);
-            }
-            steps %= together;
-        }
-        rest(&mut sums, Cursor { lhs, rhs, steps });
-        sums
     }
 }
 
@@ -499,9 +489,9 @@ unsafe fn tile_a55<E: End, const R: usize>(panels: usize, input: &TileInput, end
     for panel in 0..panels {
         // SAFETY: as `tile`.
         unsafe {
-            let (input, end) = (input.panel(panel), TileEnd { col: panel * NR, ..*end });
+            let end = TileEnd { col: panel * NR, ..*opaque(end) };
             let mut sums = [[end.base::<Lanes128>(0), end.base::<Lanes128>(1)]; R];
-            let mut at = Cursor::new(&input);
+            let mut at = Cursor::new(&input.panel(panel));
             if R == 12 {
                 steps_of_12_in_order(&mut *(&raw mut sums).cast(), &mut at);
             } else {

@@ -20,14 +20,14 @@ use super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
         depthwise::depthwise_functions,
         drive::{self, MicroKernel, TileInput},
-        epilogue::{End, TileEnd, finish, finish_from_base},
+        epilogue::{End, TileEnd, finish},
         layout::{self, padded},
         slices::slice_functions,
     },
-    GROUP_COLS,
+    GROUP_COLS, blocks,
     depthwise::Taps128,
     lanes128::Lanes128,
-    next_rows_of_12, pack_panels,
+    next_rows_of_12, opaque, pack_panels,
 };
 
 const MR: usize = 12;
@@ -65,9 +65,14 @@ pub(crate) static KERNEL: Kernel = Kernel {
 /// As [`Kernel::pack_lhs`].
 #[target_feature(enable = "neon")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
-    let flip = vdupq_n_u8(if src.unsigned { 0x80 } else { 0 });
     // SAFETY: the caller's.
-    unsafe { pack_panels::<KR, MR>(src, flip, next_rows_of_12, dst) }
+    unsafe {
+        if src.unsigned {
+            pack_panels::<KR, MR, true>(src, vdupq_n_u8(0x80), next_rows_of_12, dst);
+        } else {
+            pack_panels::<KR, MR, false>(src, vdupq_n_u8(0), next_rows_of_12, dst);
+        }
+    }
 }
 
 /// # Safety
@@ -295,13 +300,8 @@ unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(panels: usize, input:
     for panel in 0..panels {
         // SAFETY: packed rows and panels are readable for whole steps, of which each row has 8 bytes.
         unsafe {
-            let (input, end) = (input.panel(panel), TileEnd { col: panel * NR, ..*end });
-            // A block holds [row 0: 2 columns, row 1: 2 columns], of a row that all rows share the same twice.
-            let half = |block: int32x4_t| vreinterpretq_s64_s32(block);
-            let low = |left, right| vreinterpretq_s32_s64(vzip1q_s64(half(left), half(right)));
-            let high = |left, right| vreinterpretq_s32_s64(vzip2q_s64(half(left), half(right)));
-            let (left, right) = (end.base::<Lanes128>(0), end.base::<Lanes128>(1));
-            let base = [low(left, left), high(left, left), low(right, right), high(right, right)];
+            let (input, end) = (input.panel(panel), TileEnd { col: panel * NR, ..*opaque(end) });
+            let base = blocks::twice([end.base::<Lanes128>(0), end.base::<Lanes128>(1)]);
             let mut sums = [base; PAIRS];
             match R {
                 12 => sums.copy_from_slice(&sums_of_12(&input, base)),
@@ -309,15 +309,7 @@ unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(panels: usize, input:
                 4 => sums.copy_from_slice(&sums_of_4(&input, base)),
                 _ => sums.copy_from_slice(&sums_of_2(&input, base)),
             }
-            // A row's vector is the halves of two blocks.
-            let mut rows = [[vdupq_n_s32(0); 2]; R];
-            for (r, row) in rows.iter_mut().enumerate() {
-                for (q, vector) in row.iter_mut().enumerate() {
-                    let (left, right) = (sums[r / 2][2 * q], sums[r / 2][2 * q + 1]);
-                    *vector = if r % 2 == 0 { low(left, right) } else { high(left, right) };
-                }
-            }
-            finish_from_base::<Lanes128, E, R, 2>(rows, &end);
+            blocks::finish::<E, R, PAIRS>(sums, &end);
         }
     }
 }
@@ -367,7 +359,7 @@ unsafe fn one_row<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
     for panel in 0..panels {
         // SAFETY: the caller's.
         unsafe {
-            let end = TileEnd { col: panel * NR, ..*end };
+            let end = TileEnd { col: panel * NR, ..*opaque(end) };
             finish::<Lanes128, E, 1, 2>([row_by_panel(&input.panel(panel))], &end);
         }
     }

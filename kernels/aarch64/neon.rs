@@ -39,7 +39,7 @@ use super::{
     GROUP_COLS,
     depthwise::Taps128,
     lanes128::Lanes128,
-    pack_panels,
+    opaque, pack_panels,
 };
 
 const MR: usize = 4;
@@ -86,7 +86,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
     let flip = if src.unsigned { 0x80 } else { 0 };
     let flip = vcombine_u8(vdup_n_u8(flip), vdup_n_u8(!flip));
     // SAFETY: the caller's.
-    unsafe { pack_panels::<KR, MR>(src, flip, |remaining| next_part(remaining, MR), dst) }
+    unsafe { pack_panels::<KR, MR, true>(src, flip, |remaining| next_part(remaining, MR), dst) }
 }
 
 /// # Safety
@@ -191,7 +191,7 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
         // SAFETY: the caller's.
         unsafe {
             let sums = sums_of_panel::<R>(&input.panel(panel));
-            finish_sums::<E, R>(sums, &TileEnd { col: panel * NR, ..*end });
+            finish_sums::<E, R>(sums, &TileEnd { col: panel * NR, ..*opaque(end) });
         }
     }
 }
@@ -238,7 +238,7 @@ unsafe fn tile_a53<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
         unsafe {
             let sums = sums_in_order(&input.panel(panel));
-            finish_sums::<E, MR>(sums, &TileEnd { col: panel * NR, ..*end });
+            finish_sums::<E, MR>(sums, &TileEnd { col: panel * NR, ..*opaque(end) });
         }
     }
 }
@@ -377,13 +377,14 @@ unsafe fn sums_in_order(input: &TileInput) -> [[int32x4_t; NR]; MR] {
 ///
 /// # Safety
 /// As [`finish`].
-#[target_feature(enable = "neon")]
-#[inline]
+#[inline(always)]
 unsafe fn finish_sums<E: End, const R: usize>(sums: [[int32x4_t; NR]; R], end: &TileEnd) {
-    let mut rows = [[vdupq_n_s32(0)]; R];
-    for (row, [s0, s1, s2, s3]) in rows.iter_mut().zip(sums) {
-        row[0] = vpaddq_s32(vpaddq_s32(s0, s1), vpaddq_s32(s2, s3));
-    }
     // SAFETY: the caller's.
-    unsafe { finish::<Lanes128, E, R, 1>(rows, end) }
+    unsafe {
+        let mut rows = [[vdupq_n_s32(0)]; R];
+        for (row, [s0, s1, s2, s3]) in rows.iter_mut().zip(sums) {
+            row[0] = vpaddq_s32(vpaddq_s32(s0, s1), vpaddq_s32(s2, s3));
+        }
+        finish::<Lanes128, E, R, 1>(rows, end);
+    }
 }
