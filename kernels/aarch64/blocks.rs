@@ -12,6 +12,7 @@ use super::{
         lanes::Lanes,
     },
     lanes128::Lanes128,
+    opaque,
 };
 
 /// The sums of pairs of rows by 8 columns.
@@ -115,9 +116,10 @@ pub(super) unsafe fn finish<E: End, const R: usize, const PAIRS: usize>(
             return finish_from_base::<Lanes128, E, R, 2>(rows_of(sums), end);
         }
         if end.corrects() {
-            let mut rows: [_; R] = rows_of(sums);
-            correct::<Lanes128, R, 2>(&mut rows, end);
-            sums = blocks_of(rows);
+            // A copy, so that otherwise the sums need not be in memory.
+            let mut copy = sums;
+            correct_blocks::<R, PAIRS>(&mut copy, end);
+            sums = copy;
         }
         let Store::HalfEven { bias, .. } = end.epilogue.store else { return };
         if bias.is_null() {
@@ -125,6 +127,21 @@ pub(super) unsafe fn finish<E: End, const R: usize, const PAIRS: usize>(
         } else {
             store_bytes::<true, PAIRS>(sums, end);
         }
+    }
+}
+
+/// [`correct`], of blocks. By itself, because most outputs of 8 bits need none of it.
+///
+/// # Safety
+/// As [`finish`].
+#[target_feature(enable = "neon")]
+#[inline(never)]
+unsafe fn correct_blocks<const R: usize, const PAIRS: usize>(sums: &mut Blocks<PAIRS>, end: &TileEnd) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut rows: [_; R] = rows_of(*sums);
+        correct::<Lanes128, R, 2>(&mut rows, end);
+        *sums = blocks_of(rows);
     }
 }
 
@@ -163,10 +180,14 @@ unsafe fn store_bytes<const BIAS: bool, const PAIRS: usize>(sums: Blocks<PAIRS>,
             let (a, b) = (vreinterpretq_u16_s8(pairs[0]), vreinterpretq_u16_s8(pairs[pairs.len() - 1]));
             let first = vreinterpretq_u8_u16(vuzp1q_u16(a, b));
             let second = vreinterpretq_u8_u16(vuzp2q_u16(a, b));
-            let rows = [vget_low_u8(first), vget_low_u8(second), vget_high_u8(first), vget_high_u8(second)];
-            for row in &rows[..2 * pairs.len()] {
-                vst1_u8(out, *row);
-                out = out.wrapping_add(end.out_stride);
+            vst1_u8(out, vget_low_u8(first));
+            vst1_u8(out.wrapping_add(end.out_stride), vget_low_u8(second));
+            if pairs.len() > 1 {
+                out = opaque(out.wrapping_add(2 * end.out_stride)).cast_mut();
+                vst1_u8(out, vget_high_u8(first));
+                out = opaque(out.wrapping_add(end.out_stride)).cast_mut();
+                vst1_u8(out, vget_high_u8(second));
+                out = opaque(out.wrapping_add(end.out_stride)).cast_mut();
             }
         }
     }

@@ -31,8 +31,9 @@ use super::{
     },
     GROUP_COLS,
     depthwise::Taps128,
+    end_of_panel,
     lanes128::Lanes128,
-    next_rows_of_12, opaque, pack_panels,
+    next_rows_of_12, pack_panels,
 };
 
 const MR: usize = 12;
@@ -445,7 +446,7 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
     for panel in 0..panels {
         // SAFETY: packed rows and panels are readable for whole steps, of which each row has 4 bytes.
         unsafe {
-            let end = TileEnd { col: panel * NR, ..*opaque(end) };
+            let end = end_of_panel(end, panel * NR);
             let mut sums = [[end.base::<Lanes128>(0), end.base::<Lanes128>(1)]; R];
             let mut at = Cursor::new(&input.panel(panel));
             if R == 12 {
@@ -489,7 +490,7 @@ unsafe fn tile_a55<E: End, const R: usize>(panels: usize, input: &TileInput, end
     for panel in 0..panels {
         // SAFETY: as `tile`.
         unsafe {
-            let end = TileEnd { col: panel * NR, ..*opaque(end) };
+            let end = end_of_panel(end, panel * NR);
             let mut sums = [[end.base::<Lanes128>(0), end.base::<Lanes128>(1)]; R];
             let mut at = Cursor::new(&input.panel(panel));
             if R == 12 {

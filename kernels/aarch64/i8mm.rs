@@ -26,8 +26,9 @@ use super::{
     },
     GROUP_COLS, blocks,
     depthwise::Taps128,
+    end_of_panel,
     lanes128::Lanes128,
-    next_rows_of_12, opaque, pack_panels,
+    next_rows_of_12, pack_panels,
 };
 
 const MR: usize = 12;
@@ -300,7 +301,7 @@ unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(panels: usize, input:
     for panel in 0..panels {
         // SAFETY: packed rows and panels are readable for whole steps, of which each row has 8 bytes.
         unsafe {
-            let (input, end) = (input.panel(panel), TileEnd { col: panel * NR, ..*opaque(end) });
+            let (input, end) = (input.panel(panel), end_of_panel(end, panel * NR));
             let base = blocks::twice([end.base::<Lanes128>(0), end.base::<Lanes128>(1)]);
             let mut sums = [base; PAIRS];
             match R {
@@ -359,7 +360,7 @@ unsafe fn one_row<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
     for panel in 0..panels {
         // SAFETY: the caller's.
         unsafe {
-            let end = TileEnd { col: panel * NR, ..*opaque(end) };
+            let end = end_of_panel(end, panel * NR);
             finish::<Lanes128, E, 1, 2>([row_by_panel(&input.panel(panel))], &end);
         }
     }

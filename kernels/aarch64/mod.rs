@@ -2,7 +2,7 @@
 
 use core::arch::{aarch64::*, asm};
 
-use super::{LhsRows, layout::padded};
+use super::{LhsRows, epilogue::TileEnd, layout::padded};
 
 mod blocks;
 mod depthwise;
@@ -26,17 +26,21 @@ fn next_rows_of_12(remaining: usize) -> usize {
 /// Columns that pass the rows of a tile while those are in the first cache level: the group's panels are read once a tile.
 const GROUP_COLS: usize = 64;
 
-/// The same reference, of which the compiler knows nothing. Through it the ends of tiles read what they need where they need
-/// it. Else the addresses of every row would be made ready before the first panel of a group, for all that an epilogue may
-/// have, and kept in memory, for want of registers.
+/// The same address, of which the compiler knows nothing: an address of one row is made from that of the one before, and what
+/// ends of tiles need is read where they need it. Else the addresses of every row would be made ready before the first panel of
+/// a group, for all that an epilogue may have, and kept in memory for want of registers.
 #[inline(always)]
-fn opaque<T>(reference: &T) -> &T {
-    let mut pointer: *const T = reference;
-    // SAFETY: no instruction at all, so the pointer is the reference.
-    unsafe {
-        asm!("/* {0} */", inout(reg) pointer, options(nomem, nostack, preserves_flags));
-        &*pointer
-    }
+fn opaque<T>(mut pointer: *const T) -> *const T {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
+/// The end of one panel of a group.
+#[inline(always)]
+fn end_of_panel<'a>(end: &TileEnd<'a>, col: usize) -> TileEnd<'a> {
+    // SAFETY: the pointer is the reference.
+    TileEnd { col, ..unsafe { *opaque(end) } }
 }
 
 /// Bytes of a q register: what is packed of each row at a time.

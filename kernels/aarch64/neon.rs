@@ -38,8 +38,9 @@ use super::{
     },
     GROUP_COLS,
     depthwise::Taps128,
+    end_of_panel,
     lanes128::Lanes128,
-    opaque, pack_panels,
+    pack_panels,
 };
 
 const MR: usize = 4;
@@ -191,7 +192,7 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
         // SAFETY: the caller's.
         unsafe {
             let sums = sums_of_panel::<R>(&input.panel(panel));
-            finish_sums::<E, R>(sums, &TileEnd { col: panel * NR, ..*opaque(end) });
+            finish_sums::<E, R>(sums, &end_of_panel(end, panel * NR));
         }
     }
 }
@@ -238,7 +239,7 @@ unsafe fn tile_a53<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
         unsafe {
             let sums = sums_in_order(&input.panel(panel));
-            finish_sums::<E, MR>(sums, &TileEnd { col: panel * NR, ..*opaque(end) });
+            finish_sums::<E, MR>(sums, &end_of_panel(end, panel * NR));
         }
     }
 }
