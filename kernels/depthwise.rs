@@ -260,6 +260,7 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
                 epilogue: job.epilogue,
                 row: 0,
                 row_sums: core::ptr::null(),
+                corrects: job.epilogue.corrects(),
                 out,
                 out_stride: job.out_row_stride,
                 accumulate: false,

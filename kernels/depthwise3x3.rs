@@ -135,6 +135,7 @@ unsafe fn blocks<T: PairTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob, elem
                 epilogue: job.epilogue,
                 row: 0,
                 row_sums: core::ptr::null(),
+                corrects: job.epilogue.corrects(),
                 out: out.cast(),
                 out_stride: job.out_row_stride,
                 accumulate: false,

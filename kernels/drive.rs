@@ -168,6 +168,7 @@ unsafe fn rows<K: MicroKernel, E: End>(
         epilogue: job.epilogue,
         row: job.first_row,
         row_sums: job.row_sums,
+        corrects: job.epilogue.corrects(),
         out: buffer.0.as_mut_ptr().cast(),
         out_stride: MAX_COLS,
         accumulate: direct && matches!(job.epilogue.store, Store::I32 { accumulate: true }),

@@ -4,7 +4,7 @@
 //! [`EndF32`], [`EndByte`]); integer requantization, strided outputs and ragged last columns go through a small
 //! buffer of the tile ([`flush`]) so that they cost no copy of the tile's code.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::{ffi::c_void, hint::unreachable_unchecked, mem::MaybeUninit};
 
 use super::{Epilogue, Store, lanes::Lanes};
 
@@ -213,6 +213,8 @@ pub(super) struct TileEnd<'a> {
     pub row: usize,
     /// Sums of the tile's rows, if the epilogue has an `rhs_zero`.
     pub row_sums: *const i32,
+    /// [`Epilogue::corrects`].
+    pub corrects: bool,
     /// The tile's first row from the group's first column on. Room for whole vectors in every row of the tile.
     pub out: *mut c_void,
     /// Elements.
@@ -251,24 +253,31 @@ impl TileEnd<'_> {
         // SAFETY: the caller's.
         unsafe { V::load_f(self.columns.bias.at(self.col + vector * V::LANES)) }
     }
-
-    /// The sums lack what depends on both their row and their column: [`correct`] adds it.
-    #[inline(always)]
-    #[allow(dead_code, reason = "as above")]
-    pub fn corrects(&self) -> bool {
-        self.epilogue.lhs_zero.step != 0 || !self.epilogue.rhs_zero.is_null()
-    }
 }
 
 /// The end of a tile: what happens to corrected sums that are still in registers.
 pub(super) trait End {
-    /// This is [`EndByte`].
-    #[allow(dead_code, reason = "only blocks of sums, which some targets have, ask")]
-    const BYTES: bool = false;
+    /// What it makes of an epilogue before the first tile.
+    type Ready<V: Lanes>: Copy;
 
     /// # Safety
-    /// As [`finish`].
-    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd);
+    /// The end agrees with the store; the CPU has the features of `V`.
+    unsafe fn ready<V: Lanes>(epilogue: &Epilogue) -> Self::Ready<V>;
+
+    /// The end is [`EndByte`], and this is what it needs.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only blocks of sums, which some targets have, ask")]
+    fn bytes<V: Lanes>(_ready: &Self::Ready<V>) -> Option<&ReadyBytes<V>> {
+        None
+    }
+
+    /// # Safety
+    /// As [`finish`]; `ready` is of the epilogue.
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        ready: &Self::Ready<V>,
+    );
 
     /// Moves a finished tile from a buffer, whose rows are [`MAX_COLS`] elements apart, to its place.
     ///
@@ -304,23 +313,26 @@ pub(super) unsafe fn finish<V: Lanes, E: End, const R: usize, const Q: usize>(
             let base = end.base::<V>(q);
             each!(r in 0..R => sums[r][q] = V::add_i(sums[r][q], base));
         });
-        finish_from_base::<V, E, R, Q>(sums, end);
+        finish_from_base::<V, E, R, Q>(sums, end, &E::ready(end.epilogue));
     }
 }
 
-/// [`finish`] of sums that started from [`TileEnd::base`].
+/// [`finish`] of sums that started from [`TileEnd::base`], with the end ready.
 ///
 /// # Safety
-/// As [`finish`].
+/// As [`finish`]; `ready` is of the epilogue.
 #[inline(always)]
 pub(super) unsafe fn finish_from_base<V: Lanes, E: End, const R: usize, const Q: usize>(
     mut sums: [[V::I; Q]; R],
     end: &TileEnd,
+    ready: &E::Ready<V>,
 ) {
     // SAFETY: the caller's.
     unsafe {
-        correct::<V, R, Q>(&mut sums, end);
-        E::store::<V, R, Q>(&sums, end);
+        if end.corrects {
+            correct::<V, R, Q>(&mut sums, end);
+        }
+        E::store::<V, R, Q>(&sums, end, ready);
     }
 }
 
@@ -362,8 +374,17 @@ pub(super) unsafe fn correct<V: Lanes, const R: usize, const Q: usize>(
 pub(super) struct EndI32;
 
 impl End for EndI32 {
+    type Ready<V: Lanes> = ();
+
     #[inline(always)]
-    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
+    unsafe fn ready<V: Lanes>(_epilogue: &Epilogue) {}
+
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        _ready: &(),
+    ) {
         let out = end.out.cast::<i32>().wrapping_add(end.col);
         // SAFETY: `out` has room for R rows of Q vectors.
         unsafe {
@@ -401,8 +422,17 @@ impl End for EndI32 {
 pub(super) struct EndF32;
 
 impl End for EndF32 {
+    type Ready<V: Lanes> = ();
+
     #[inline(always)]
-    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
+    unsafe fn ready<V: Lanes>(_epilogue: &Epilogue) {}
+
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        _ready: &(),
+    ) {
         let Store::F32 { row_scales, bias, min, max, .. } = end.epilogue.store else { return };
         let out = end.out.cast::<f32>().wrapping_add(end.col);
         // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
@@ -433,18 +463,45 @@ impl End for EndF32 {
 /// i8 or u8 output, rounded half to even. Both are the low byte of a clamped i32.
 pub(super) struct EndByte;
 
+/// What [`EndByte`] makes of an epilogue.
+#[derive(Clone, Copy)]
+pub(super) struct ReadyBytes<V: Lanes> {
+    pub range: V::ByteRange,
+    /// There is an f32 bias.
+    pub bias: bool,
+}
+
 impl End for EndByte {
-    const BYTES: bool = true;
+    type Ready<V: Lanes> = ReadyBytes<V>;
 
     #[inline(always)]
-    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
-        let Store::HalfEven { bias, .. } = end.epilogue.store else { return };
+    unsafe fn ready<V: Lanes>(epilogue: &Epilogue) -> ReadyBytes<V> {
+        // SAFETY: the caller's: it is the end of this store.
+        unsafe {
+            let Store::HalfEven { bias, zero_point, min, max, .. } = epilogue.store else {
+                unreachable_unchecked()
+            };
+            ReadyBytes { range: V::byte_range(zero_point, min, max), bias: !bias.is_null() }
+        }
+    }
+
+    #[inline(always)]
+    fn bytes<V: Lanes>(ready: &ReadyBytes<V>) -> Option<&ReadyBytes<V>> {
+        Some(ready)
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        ready: &ReadyBytes<V>,
+    ) {
         // SAFETY: the caller's.
         unsafe {
-            if bias.is_null() {
-                Self::store_bytes::<V, false, R, Q>(sums, end);
+            if ready.bias {
+                Self::store_bytes::<V, true, R, Q>(sums, end, &ready.range);
             } else {
-                Self::store_bytes::<V, true, R, Q>(sums, end);
+                Self::store_bytes::<V, false, R, Q>(sums, end, &ready.range);
             }
         }
     }
@@ -463,11 +520,10 @@ impl EndByte {
     unsafe fn store_bytes<V: Lanes, const BIAS: bool, const R: usize, const Q: usize>(
         sums: &[[V::I; Q]; R],
         end: &TileEnd,
+        to: &V::ByteRange,
     ) {
-        let Store::HalfEven { zero_point, min, max, .. } = end.epilogue.store else { return };
         // SAFETY: as for EndF32.
         unsafe {
-            let to = V::byte_range(zero_point, min, max);
             // Stores of bytes may change anything, as the compiler sees it: with registers to spare, scales are read before.
             let keep = R * Q + Q + 6 <= V::REGISTERS;
             let mut scales = [V::splat_f(0.0); Q];
@@ -476,7 +532,7 @@ impl EndByte {
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
             let groups = (R * Q).div_ceil(4);
-            let mut bytes = [V::narrow([V::splat_f(0.0); 4], &to); MAX_GROUPS];
+            let mut bytes = [V::narrow([V::splat_f(0.0); 4], to); MAX_GROUPS];
             each!(g in 0..groups => {
                 let mut steps = [V::splat_f(0.0); 4];
                 each!(i in 0..4 => {
@@ -487,16 +543,16 @@ impl EndByte {
                         steps[i] = V::add_f(steps[i], end.bias::<V>(q));
                     }
                 });
-                bytes[g] = V::narrow(steps, &to);
+                bytes[g] = V::narrow(steps, to);
                 if !V::LIMITS_TOGETHER {
-                    Self::store_group::<V, R, Q>(g, V::limit(bytes[g], &to), &to, end);
+                    Self::store_group::<V, R, Q>(g, V::limit(bytes[g], to), to, end);
                 }
             });
             if V::LIMITS_TOGETHER {
-                if V::limits(&to) {
-                    each!(g in 0..groups => bytes[g] = V::limit(bytes[g], &to));
+                if V::limits(to) {
+                    each!(g in 0..groups => bytes[g] = V::limit(bytes[g], to));
                 }
-                each!(g in 0..groups => Self::store_group::<V, R, Q>(g, bytes[g], &to, end));
+                each!(g in 0..groups => Self::store_group::<V, R, Q>(g, bytes[g], to, end));
             }
         }
     }

@@ -244,6 +244,13 @@ pub(crate) struct Epilogue {
     pub store: Store,
 }
 
+impl Epilogue {
+    /// Sums lack something that depends on both their row and their column.
+    pub fn corrects(&self) -> bool {
+        self.lhs_zero.step != 0 || !self.rhs_zero.is_null()
+    }
+}
+
 /// Where the corrected sum `s` goes.
 #[derive(Clone, Copy)]
 pub(crate) enum Store {

@@ -7,11 +7,10 @@ use core::arch::aarch64::*;
 
 use super::{
     super::{
-        Store,
         epilogue::{End, TileEnd, correct, finish_from_base},
         lanes::Lanes,
     },
-    lanes128::Lanes128,
+    lanes128::{ByteRange, Lanes128},
     opaque,
 };
 
@@ -109,23 +108,23 @@ unsafe fn blocks_of<const R: usize, const PAIRS: usize>(rows: [[int32x4_t; 2]; R
 pub(super) unsafe fn finish<E: End, const R: usize, const PAIRS: usize>(
     mut sums: Blocks<PAIRS>,
     end: &TileEnd,
+    ready: &E::Ready<Lanes128>,
 ) {
     // SAFETY: the caller's.
     unsafe {
-        if !E::BYTES {
-            return finish_from_base::<Lanes128, E, R, 2>(rows_of(sums), end);
-        }
-        if end.corrects() {
-            // A copy, so that otherwise the sums need not be in memory.
+        let Some(bytes) = E::bytes(ready) else {
+            return finish_from_base::<Lanes128, E, R, 2>(rows_of(sums), end, ready);
+        };
+        if end.corrects {
+            // Copies, so that otherwise nothing need be in memory.
             let mut copy = sums;
-            correct_blocks::<R, PAIRS>(&mut copy, end);
+            correct_blocks::<R, PAIRS>(&mut copy, &TileEnd { ..*end });
             sums = copy;
         }
-        let Store::HalfEven { bias, .. } = end.epilogue.store else { return };
-        if bias.is_null() {
-            store_bytes::<false, PAIRS>(sums, end);
+        if bytes.bias {
+            store_bytes::<true, PAIRS>(sums, end, &bytes.range);
         } else {
-            store_bytes::<true, PAIRS>(sums, end);
+            store_bytes::<false, PAIRS>(sums, end, &bytes.range);
         }
     }
 }
@@ -150,11 +149,13 @@ unsafe fn correct_blocks<const R: usize, const PAIRS: usize>(sums: &mut Blocks<P
 /// # Safety
 /// As [`finish`]; the f32 bias is not null if `BIAS`.
 #[inline(always)]
-unsafe fn store_bytes<const BIAS: bool, const PAIRS: usize>(sums: Blocks<PAIRS>, end: &TileEnd) {
-    let Store::HalfEven { zero_point, min, max, .. } = end.epilogue.store else { return };
+unsafe fn store_bytes<const BIAS: bool, const PAIRS: usize>(
+    sums: Blocks<PAIRS>,
+    end: &TileEnd,
+    to: &ByteRange,
+) {
     // SAFETY: the caller's: there is room for 8 bytes in each of two rows for every pair.
     unsafe {
-        let to = Lanes128::byte_range(zero_point, min, max);
         let scales = twice_f([end.scale::<Lanes128>(0), end.scale::<Lanes128>(1)]);
         let biases = if BIAS { twice_f([end.bias::<Lanes128>(0), end.bias::<Lanes128>(1)]) } else { scales };
         let mut bytes = [vdupq_n_s8(0); PAIRS];
@@ -166,11 +167,11 @@ unsafe fn store_bytes<const BIAS: bool, const PAIRS: usize>(sums: Blocks<PAIRS>,
                     *step = vaddq_f32(*step, biases[j]);
                 }
             }
-            *bytes = Lanes128::narrow(steps, &to);
+            *bytes = Lanes128::narrow(steps, to);
         }
-        if Lanes128::limits(&to) {
+        if Lanes128::limits(to) {
             for bytes in &mut bytes {
-                *bytes = Lanes128::limit(*bytes, &to);
+                *bytes = Lanes128::limit(*bytes, to);
             }
         }
         // Two bytes of the first row, two of the second, four times over: of two pairs of rows, the first rows of both are the

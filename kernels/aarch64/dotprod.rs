@@ -443,6 +443,8 @@ unsafe fn steps_of_8_in_order(sums: &mut [[int32x4_t; 2]; 8], at: &mut Cursor) {
 #[target_feature(enable = "neon,dotprod")]
 #[inline(never)]
 unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
     for panel in 0..panels {
         // SAFETY: packed rows and panels are readable for whole steps, of which each row has 4 bytes.
         unsafe {
@@ -475,7 +477,7 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
                 steps %= together;
             }
             rest(&mut sums, Cursor { lhs, rhs, steps });
-            finish_from_base::<Lanes128, E, R, 2>(sums, &end);
+            finish_from_base::<Lanes128, E, R, 2>(sums, &end, &ready);
         }
     }
 }
@@ -487,6 +489,8 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
 #[target_feature(enable = "neon,dotprod")]
 #[inline(never)]
 unsafe fn tile_a55<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
     for panel in 0..panels {
         // SAFETY: as `tile`.
         unsafe {
@@ -500,7 +504,7 @@ unsafe fn tile_a55<E: End, const R: usize>(panels: usize, input: &TileInput, end
                 steps_of_8_in_order(&mut *(&raw mut sums).cast(), &mut at);
             }
             rest(&mut sums, at);
-            finish_from_base::<Lanes128, E, R, 2>(sums, &end);
+            finish_from_base::<Lanes128, E, R, 2>(sums, &end, &ready);
         }
     }
 }

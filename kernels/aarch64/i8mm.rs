@@ -298,6 +298,8 @@ loop_over_k! {
 #[target_feature(enable = "neon,i8mm")]
 #[inline(never)]
 unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
     for panel in 0..panels {
         // SAFETY: packed rows and panels are readable for whole steps, of which each row has 8 bytes.
         unsafe {
@@ -310,7 +312,7 @@ unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(panels: usize, input:
                 4 => sums.copy_from_slice(&sums_of_4(&input, base)),
                 _ => sums.copy_from_slice(&sums_of_2(&input, base)),
             }
-            blocks::finish::<E, R, PAIRS>(sums, &end);
+            blocks::finish::<E, R, PAIRS>(sums, &end, &ready);
         }
     }
 }

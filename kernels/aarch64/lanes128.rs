@@ -16,6 +16,8 @@ pub(in super::super) struct ByteRange {
     max: i32,
     /// What is taken off: 0 or 128.
     lower: i32,
+    /// This is not all of i8.
+    limited: bool,
 }
 
 // SAFETY: loads and stores touch 4 elements of their type, `store_low_bytes` 4 bytes.
@@ -115,7 +117,8 @@ unsafe impl Lanes for Lanes128 {
     unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> ByteRange {
         // A range of u8 is taken as one of i8, 128 lower.
         let lower = if min >= 0 { 128 } else { 0 };
-        ByteRange { zero_point: zero_point - lower, min: min - lower, max: max - lower, lower }
+        let limited = (min, max) != (i8::MIN.into(), i8::MAX.into());
+        ByteRange { zero_point: zero_point - lower, min: min - lower, max: max - lower, lower, limited }
     }
     #[inline(always)]
     unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange) -> int8x16_t {
@@ -132,7 +135,7 @@ unsafe impl Lanes for Lanes128 {
     }
     #[inline(always)]
     unsafe fn limits(to: &ByteRange) -> bool {
-        (to.min, to.max, to.lower) != (i8::MIN.into(), i8::MAX.into(), 0)
+        to.limited
     }
     #[inline(always)]
     unsafe fn limit(bytes: int8x16_t, to: &ByteRange) -> int8x16_t {

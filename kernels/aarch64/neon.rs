@@ -32,7 +32,7 @@ use super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
         depthwise::depthwise_functions,
         drive::{self, MicroKernel, TileInput, next_part},
-        epilogue::{End, TileEnd, finish},
+        epilogue::{End, TileEnd, finish_from_base},
         layout::{self, padded},
         slices::slice_functions,
     },
@@ -188,11 +188,13 @@ unsafe impl MicroKernel for InOrderTiles {
 #[target_feature(enable = "neon")]
 #[inline(never)]
 unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
     for panel in 0..panels {
         // SAFETY: the caller's.
         unsafe {
             let sums = sums_of_panel::<R>(&input.panel(panel));
-            finish_sums::<E, R>(sums, &end_of_panel(end, panel * NR));
+            finish_sums::<E, R>(sums, &end_of_panel(end, panel * NR), &ready);
         }
     }
 }
@@ -235,11 +237,13 @@ unsafe fn sums_of_panel<const R: usize>(input: &TileInput) -> [[int32x4_t; NR]; 
 #[target_feature(enable = "neon")]
 #[inline(never)]
 unsafe fn tile_a53<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
     for panel in 0..panels {
         // SAFETY: the caller's.
         unsafe {
             let sums = sums_in_order(&input.panel(panel));
-            finish_sums::<E, MR>(sums, &end_of_panel(end, panel * NR));
+            finish_sums::<E, MR>(sums, &end_of_panel(end, panel * NR), &ready);
         }
     }
 }
@@ -377,15 +381,20 @@ unsafe fn sums_in_order(input: &TileInput) -> [[int32x4_t; NR]; MR] {
 /// Adds up the four parts of each sum, and finishes the tile.
 ///
 /// # Safety
-/// As [`finish`].
+/// As [`finish_from_base`].
 #[inline(always)]
-unsafe fn finish_sums<E: End, const R: usize>(sums: [[int32x4_t; NR]; R], end: &TileEnd) {
+unsafe fn finish_sums<E: End, const R: usize>(
+    sums: [[int32x4_t; NR]; R],
+    end: &TileEnd,
+    ready: &E::Ready<Lanes128>,
+) {
     // SAFETY: the caller's.
     unsafe {
-        let mut rows = [[vdupq_n_s32(0)]; R];
+        let base = end.base::<Lanes128>(0);
+        let mut rows = [[base]; R];
         for (row, [s0, s1, s2, s3]) in rows.iter_mut().zip(sums) {
-            row[0] = vpaddq_s32(vpaddq_s32(s0, s1), vpaddq_s32(s2, s3));
+            row[0] = vaddq_s32(vpaddq_s32(vpaddq_s32(s0, s1), vpaddq_s32(s2, s3)), base);
         }
-        finish::<Lanes128, E, R, 1>(rows, end);
+        finish_from_base::<Lanes128, E, R, 1>(rows, end, ready);
     }
 }
