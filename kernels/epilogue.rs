@@ -388,15 +388,20 @@ impl End for EndI32 {
         let out = end.out.cast::<i32>().wrapping_add(end.col);
         // SAFETY: `out` has room for R rows of Q vectors.
         unsafe {
+            let mut row = out;
             if end.accumulate {
-                each!(r in 0..R => each!(q in 0..Q => {
-                    let p = out.add(r * end.out_stride + q * V::LANES);
-                    V::store_i(V::add_i(V::load_i(p), sums[r][q]), p);
-                }));
+                each!(r in 0..R => {
+                    row = V::row(out, row, r, end.out_stride);
+                    each!(q in 0..Q => {
+                        let p = row.add(q * V::LANES);
+                        V::store_i(V::add_i(V::load_i(p), sums[r][q]), p);
+                    });
+                });
             } else {
-                each!(r in 0..R => each!(q in 0..Q => {
-                    V::store_i(sums[r][q], out.add(r * end.out_stride + q * V::LANES));
-                }));
+                each!(r in 0..R => {
+                    row = V::row(out, row, r, end.out_stride);
+                    each!(q in 0..Q => V::store_i(sums[r][q], row.add(q * V::LANES)));
+                });
             }
         }
     }
@@ -438,7 +443,9 @@ impl End for EndF32 {
         // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
         unsafe {
             let (min, max) = (V::splat_f(min), V::splat_f(max));
+            let mut row = out;
             each!(r in 0..R => {
+                row = V::row(out, row, r, end.out_stride);
                 let row_scale = V::splat_f(row_scales.get(end.row + r));
                 each!(q in 0..Q => {
                     let scale = V::mul_f(row_scale, end.scale::<V>(q));
@@ -447,7 +454,7 @@ impl End for EndF32 {
                         value = V::add_f(value, end.bias::<V>(q));
                     }
                     let value = V::min_f(V::max_f(value, min), max);
-                    V::store_f(value, out.add(r * end.out_stride + q * V::LANES));
+                    V::store_f(value, row.add(q * V::LANES));
                 });
             });
         }
@@ -533,6 +540,7 @@ impl EndByte {
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
             let groups = (R * Q).div_ceil(4);
             let mut bytes = [V::narrow([V::splat_f(0.0); 4], to); MAX_GROUPS];
+            let mut row = end.out.cast::<u8>().wrapping_add(end.col);
             each!(g in 0..groups => {
                 let mut steps = [V::splat_f(0.0); 4];
                 each!(i in 0..4 => {
@@ -545,14 +553,14 @@ impl EndByte {
                 });
                 bytes[g] = V::narrow(steps, to);
                 if !V::LIMITS_TOGETHER {
-                    Self::store_group::<V, R, Q>(g, V::limit(bytes[g], to), to, end);
+                    Self::store_group::<V, R, Q>(g, V::limit(bytes[g], to), to, end, &mut row);
                 }
             });
             if V::LIMITS_TOGETHER {
                 if V::limits(to) {
                     each!(g in 0..groups => bytes[g] = V::limit(bytes[g], to));
                 }
-                each!(g in 0..groups => Self::store_group::<V, R, Q>(g, bytes[g], to, end));
+                each!(g in 0..groups => Self::store_group::<V, R, Q>(g, bytes[g], to, end, &mut row));
             }
         }
     }
@@ -564,6 +572,8 @@ impl EndByte {
         (vector / Q, vector % Q)
     }
 
+    /// Stores a group. `row` is the place of the row of the vector before it, and becomes that of its last.
+    ///
     /// # Safety
     /// As [`finish`]; the tile has the group.
     #[inline(always)]
@@ -572,6 +582,7 @@ impl EndByte {
         bytes: V::Bytes,
         to: &V::ByteRange,
         end: &TileEnd,
+        row: &mut *mut u8,
     ) {
         let out = end.out.cast::<u8>().wrapping_add(end.col);
         let count = (R * Q - 4 * group).min(4);
@@ -580,7 +591,10 @@ impl EndByte {
             let mut places = [out; 4];
             each!(i in 0..4 => {
                 let (r, q) = Self::place::<R, Q>(group, i);
-                places[i] = out.add(r * end.out_stride + q * V::LANES);
+                if q == 0 && i < count {
+                    *row = V::row(out, *row, r, end.out_stride);
+                }
+                places[i] = row.add(q * V::LANES);
             });
             if Q.is_multiple_of(4) {
                 V::store_bytes::<4>(bytes, to, places, count);

@@ -44,6 +44,12 @@ pub(crate) unsafe trait Lanes: Copy {
         }
     }
 
+    /// Where row `row` of a tile begins, `stride` elements after the row at `before`; row 0 at `first`. Instruction sets choose
+    /// which of these they reckon from.
+    #[inline(always)]
+    fn row<T>(first: *mut T, _before: *mut T, row: usize, stride: usize) -> *mut T {
+        first.wrapping_add(row * stride)
+    }
     /// Asks for a cache line that will be read soon; any address will do.
     unsafe fn prefetch(p: *const f32);
     /// What 8-bit outputs need of a zero point and their range, made once for a tile.

@@ -2,7 +2,7 @@
 
 use core::arch::{aarch64::*, asm};
 
-use super::super::lanes::Lanes;
+use super::{super::lanes::Lanes, opaque};
 
 /// Four lanes.
 #[derive(Clone, Copy)]
@@ -109,6 +109,10 @@ unsafe impl Lanes for Lanes128 {
             let [low, high] = [vuzp1q_s16(a, b), vuzp1q_s16(c, d)].map(|v| vreinterpretq_u8_s16(v));
             vst1q_u8(p, vuzp1q_u8(low, high));
         }
+    }
+    #[inline(always)]
+    fn row<T>(first: *mut T, before: *mut T, row: usize, stride: usize) -> *mut T {
+        if row == 0 { first } else { opaque(before.wrapping_add(stride)).cast_mut() }
     }
     type ByteRange = ByteRange;
     type Bytes = int8x16_t;
