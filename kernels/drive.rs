@@ -8,7 +8,7 @@
 //! The group of panels stays in the first or second cache level while row tiles pass it; the sums never leave
 //! registers until they are outputs.
 
-use core::{marker::PhantomData, mem::MaybeUninit};
+use core::{ffi::c_void, marker::PhantomData, mem::MaybeUninit};
 
 use super::{
     Job, Store,
@@ -115,6 +115,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element:
     let panel_stride = padded(job.k, K::KR) * K::NR;
     let mut columns = Columns::NEW;
     let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
+    let corrects = job.epilogue.corrects();
     let mut col = 0;
     while col < job.cols {
         let mut panels = K::next_panels((job.cols - col).div_ceil(K::NR), job.rows);
@@ -136,7 +137,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element:
                 k: job.k,
                 widened,
             };
-            rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, element);
+            rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, element, corrects);
         }
         col += cols;
     }
@@ -158,44 +159,45 @@ unsafe fn rows<K: MicroKernel, E: End>(
     panels: usize,
     cols: usize,
     element: usize,
+    corrects: bool,
 ) {
     let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
     let element_out = if fixed { 1 } else { element };
     let direct = !fixed && job.out_col_stride == 1 && cols == panels * K::NR;
-    let mut end = TileEnd {
-        columns,
-        col: 0,
-        epilogue: job.epilogue,
-        row: job.first_row,
-        row_sums: job.row_sums,
-        corrects: job.epilogue.corrects(),
-        out: buffer.0.as_mut_ptr().cast(),
-        out_stride: MAX_COLS,
-        accumulate: direct && matches!(job.epilogue.store, Store::I32 { accumulate: true }),
-    };
-    let mut out = job.out.wrapping_byte_add(col * job.out_col_stride * element_out);
-    if direct {
-        end.out_stride = job.out_row_stride;
-    }
+    let accumulate = direct && matches!(job.epilogue.store, Store::I32 { accumulate: true });
     let mut row = 0;
     while row < job.rows {
         let count = K::next_rows(job.rows - row, job.rows);
         // SAFETY: rows `row .. row + count` and columns `col .. col + cols` belong to the job; the buffer has room
         // for the largest tile.
         unsafe {
+            let out = job
+                .out
+                .cast::<u8>()
+                .add((row * job.out_row_stride + col * job.out_col_stride) * element_out)
+                .cast::<c_void>();
+            let mut end = TileEnd {
+                columns,
+                col: 0,
+                epilogue: job.epilogue,
+                row: job.first_row + row,
+                row_sums: job.row_sums.wrapping_add(row),
+                corrects,
+                out,
+                out_stride: job.out_row_stride,
+                accumulate,
+            };
             if direct {
-                end.out = out;
                 K::tile::<E>(count, panels, &input, &end);
             } else {
+                end.out = buffer.0.as_mut_ptr().cast();
+                end.out_stride = MAX_COLS;
                 K::tile::<E>(count, panels, &input, &end);
                 let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);
                 E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });
             }
             input.lhs = input.lhs.add(count * job.lhs_stride);
         }
-        out = out.wrapping_byte_add(count * job.out_row_stride * element_out);
-        end.row += count;
-        end.row_sums = end.row_sums.wrapping_add(count);
         row += count;
     }
 }

@@ -43,6 +43,21 @@ fn end_of_panel<'a>(end: &TileEnd<'a>, col: usize) -> TileEnd<'a> {
     TileEnd { col, ..unsafe { *opaque(end) } }
 }
 
+/// `zip1` of 64-bit elements. The compiler makes an insertion of it, and copies the register that it would destroy.
+#[inline(always)]
+fn first_halves(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
+    let halves;
+    // SAFETY: reads and writes the registers named, nothing else.
+    unsafe {
+        asm!(
+            "zip1 {halves:v}.2d, {a:v}.2d, {b:v}.2d",
+            halves = lateout(vreg) halves, a = in(vreg) a, b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    halves
+}
+
 /// Bytes of a q register: what is packed of each row at a time.
 const BLOCK: usize = 16;
 
@@ -163,14 +178,20 @@ fn interleave<const KR: usize>(rows: &mut [uint8x16_t]) {
         let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
         [vreinterpretq_u8_u32(vzip1q_u32(a, b)), vreinterpretq_u8_u32(vzip2q_u32(a, b))]
     };
+    let transpose32 = |a, b| {
+        let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
+        [vreinterpretq_u8_u32(vtrn1q_u32(a, b)), vreinterpretq_u8_u32(vtrn2q_u32(a, b))]
+    };
     let zip64 = |a, b| {
-        let (a, b) = (vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b));
-        [vreinterpretq_u8_u64(vzip1q_u64(a, b)), vreinterpretq_u8_u64(vzip2q_u64(a, b))]
+        let second = vzip2q_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b));
+        [first_halves(a, b), vreinterpretq_u8_u64(second)]
     };
     match (KR, rows) {
         (4, [r0, r1, r2, r3]) => {
-            let ([a, b], [c, d]) = (zip32(*r0, *r2), zip32(*r1, *r3));
-            ([*r0, *r1], [*r2, *r3]) = (zip32(a, c), zip32(b, d));
+            // Words are not zipped last: the compiler would take that for stores that interleave, which have no offsets and are
+            // slow on some cores.
+            let ([even01, odd01], [even23, odd23]) = (transpose32(*r0, *r1), transpose32(*r2, *r3));
+            ([*r0, *r2], [*r1, *r3]) = (zip64(even01, even23), zip64(odd01, odd23));
         }
         (4, [r0, r1]) => [*r0, *r1] = zip32(*r0, *r1),
         (8, [r0, r1]) => [*r0, *r1] = zip64(*r0, *r1),
