@@ -164,7 +164,17 @@ unsafe fn rows<K: MicroKernel, E: End>(
     let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
     let element_out = if fixed { 1 } else { element };
     let direct = !fixed && job.out_col_stride == 1 && cols == panels * K::NR;
-    let accumulate = direct && matches!(job.epilogue.store, Store::I32 { accumulate: true });
+    let mut end = TileEnd {
+        columns,
+        col: 0,
+        epilogue: job.epilogue,
+        row: 0,
+        row_sums: job.row_sums,
+        corrects,
+        out: buffer.0.as_mut_ptr().cast(),
+        out_stride: if direct { job.out_row_stride } else { MAX_COLS },
+        accumulate: direct && matches!(job.epilogue.store, Store::I32 { accumulate: true }),
+    };
     let mut row = 0;
     while row < job.rows {
         let count = K::next_rows(job.rows - row, job.rows);
@@ -176,22 +186,12 @@ unsafe fn rows<K: MicroKernel, E: End>(
                 .cast::<u8>()
                 .add((row * job.out_row_stride + col * job.out_col_stride) * element_out)
                 .cast::<c_void>();
-            let mut end = TileEnd {
-                columns,
-                col: 0,
-                epilogue: job.epilogue,
-                row: job.first_row + row,
-                row_sums: job.row_sums.wrapping_add(row),
-                corrects,
-                out,
-                out_stride: job.out_row_stride,
-                accumulate,
-            };
+            end.row = job.first_row + row;
+            end.row_sums = job.row_sums.wrapping_add(row);
             if direct {
+                end.out = out;
                 K::tile::<E>(count, panels, &input, &end);
             } else {
-                end.out = buffer.0.as_mut_ptr().cast();
-                end.out_stride = MAX_COLS;
                 K::tile::<E>(count, panels, &input, &end);
                 let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);
                 E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });
