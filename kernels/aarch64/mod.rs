@@ -30,6 +30,7 @@ const GROUP_COLS: usize = 64;
 /// ends of tiles need is read where they need it. Else the addresses of every row would be made ready before the first panel of
 /// a group, for all that an epilogue may have, and kept in memory for want of registers.
 #[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written")]
 fn opaque<T>(mut pointer: *const T) -> *const T {
     // SAFETY: no instruction at all.
     unsafe { asm!("/* {0} */", inout(reg) pointer, options(nomem, nostack, preserves_flags)) };
