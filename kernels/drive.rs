@@ -99,9 +99,9 @@ pub(super) unsafe fn multiply<K: MicroKernel>(job: &Job) {
     unsafe {
         match job.epilogue.store {
             // Integer requantization starts as an i32 tile in the buffer.
-            Store::I32 { .. } | Store::Fixed { .. } => groups(Loops::<K, EndI32>(PhantomData), job, 4),
-            Store::F32 { .. } => groups(Loops::<K, EndF32>(PhantomData), job, 4),
-            Store::HalfEven { .. } => groups(Loops::<K, EndByte>(PhantomData), job, 1),
+            Store::I32 { .. } | Store::Fixed { .. } => groups(Loops::<K, EndI32>(PhantomData), job),
+            Store::F32 { .. } => groups(Loops::<K, EndF32>(PhantomData), job),
+            Store::HalfEven { .. } => groups(Loops::<K, EndByte>(PhantomData), job),
         }
     }
 }
@@ -109,9 +109,9 @@ pub(super) unsafe fn multiply<K: MicroKernel>(job: &Job) {
 struct Loops<K, E>(PhantomData<(K, E)>);
 
 /// # Safety
-/// As [`multiply`]; `element` is the size of what the end `E` writes.
+/// As [`multiply`].
 #[inline(always)]
-unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element: usize) {
+unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
     let panel_stride = padded(job.k, K::KR) * K::NR;
     let mut columns = Columns::NEW;
     let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
@@ -137,7 +137,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element:
                 k: job.k,
                 widened,
             };
-            rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, element, corrects);
+            rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, corrects);
         }
         col += cols;
     }
@@ -158,11 +158,10 @@ unsafe fn rows<K: MicroKernel, E: End>(
     col: usize,
     panels: usize,
     cols: usize,
-    element: usize,
     corrects: bool,
 ) {
     let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
-    let element_out = if fixed { 1 } else { element };
+    let element_out = if fixed { 1 } else { E::BYTES };
     let direct = !fixed && job.out_col_stride == 1 && cols == panels * K::NR;
     let mut end = TileEnd {
         columns,

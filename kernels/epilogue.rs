@@ -257,6 +257,8 @@ impl TileEnd<'_> {
 
 /// The end of a tile: what happens to corrected sums that are still in registers.
 pub(super) trait End {
+    /// Of an element of the output.
+    const BYTES: usize;
     /// What it makes of an epilogue before the first tile.
     type Ready<V: Lanes>: Copy;
 
@@ -287,13 +289,17 @@ pub(super) trait End {
 }
 
 /// Calls the body with each constant index below `$count`, unrolled in the source: an array of vectors indexed by a
-/// loop that the compiler chose not to unroll would live in memory.
+/// loop that the compiler chose not to unroll would live in memory. What is not below is gone before the compiler translates it:
+/// `const` makes the library build several times faster.
 macro_rules! each {
     ($i:ident in 0..$count:expr => $body:expr) => {
         each!(@ $i, $count, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
     };
+    ($i:ident in [$($n:literal)*] => $body:expr) => {
+        { $( { let $i: usize = $n; $body } )* }
+    };
     (@ $i:ident, $count:expr, $body:expr, $($n:literal)*) => {
-        { $( if $n < $count { let $i: usize = $n; $body } )* }
+        { $( if const { $n < $count } { let $i: usize = $n; $body } )* }
     };
 }
 
@@ -374,6 +380,7 @@ pub(super) unsafe fn correct<V: Lanes, const R: usize, const Q: usize>(
 pub(super) struct EndI32;
 
 impl End for EndI32 {
+    const BYTES: usize = 4;
     type Ready<V: Lanes> = ();
 
     #[inline(always)]
@@ -427,6 +434,7 @@ impl End for EndI32 {
 pub(super) struct EndF32;
 
 impl End for EndF32 {
+    const BYTES: usize = 4;
     type Ready<V: Lanes> = ();
 
     #[inline(always)]
@@ -479,6 +487,7 @@ pub(super) struct ReadyBytes<V: Lanes> {
 }
 
 impl End for EndByte {
+    const BYTES: usize = 1;
     type Ready<V: Lanes> = ReadyBytes<V>;
 
     #[inline(always)]
@@ -538,12 +547,11 @@ impl EndByte {
                 each!(q in 0..Q => scales[q] = end.scale::<V>(q));
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
-            let groups = (R * Q).div_ceil(4);
             let mut bytes = [V::narrow([V::splat_f(0.0); 4], to); MAX_GROUPS];
             let mut row = end.out.cast::<u8>().wrapping_add(end.col);
-            each!(g in 0..groups => {
+            each!(g in 0..(R * Q).div_ceil(4) => {
                 let mut steps = [V::splat_f(0.0); 4];
-                each!(i in 0..4 => {
+                each!(i in [0 1 2 3] => {
                     let (r, q) = Self::place::<R, Q>(g, i);
                     let scale = if keep { scales[q] } else { end.scale::<V>(q) };
                     steps[i] = V::mul_f(V::to_f(sums[r][q]), scale);
@@ -558,9 +566,9 @@ impl EndByte {
             });
             if V::LIMITS_TOGETHER {
                 if V::limits(to) {
-                    each!(g in 0..groups => bytes[g] = V::limit(bytes[g], to));
+                    each!(g in 0..(R * Q).div_ceil(4) => bytes[g] = V::limit(bytes[g], to));
                 }
-                each!(g in 0..groups => Self::store_group::<V, R, Q>(g, bytes[g], to, end, &mut row));
+                each!(g in 0..(R * Q).div_ceil(4) => Self::store_group::<V, R, Q>(g, bytes[g], to, end, &mut row));
             }
         }
     }
@@ -589,7 +597,7 @@ impl EndByte {
         // SAFETY: `out` has room for R rows of Q vectors.
         unsafe {
             let mut places = [out; 4];
-            each!(i in 0..4 => {
+            each!(i in [0 1 2 3] => {
                 let (r, q) = Self::place::<R, Q>(group, i);
                 if q == 0 && i < count {
                     *row = V::row(out, *row, r, end.out_stride);
