@@ -169,23 +169,23 @@ pub(super) unsafe fn run<T: Taps>(job: &DepthwiseJob) {
     unsafe {
         match job.epilogue.store {
             // Integer requantization starts as an i32 tile in the buffer.
-            Store::I32 { .. } | Store::Fixed { .. } => signs::<T, EndI32>(job, 4),
-            Store::F32 { .. } => signs::<T, EndF32>(job, 4),
-            Store::HalfEven { .. } => signs::<T, EndByte>(job, 1),
+            Store::I32 { .. } | Store::Fixed { .. } => signs::<T, EndI32>(job),
+            Store::F32 { .. } => signs::<T, EndF32>(job),
+            Store::HalfEven { .. } => signs::<T, EndByte>(job),
         }
     }
 }
 
 /// # Safety
-/// As [`run`]; `element` is the size of what the end `E` writes.
+/// As [`run`].
 #[inline(always)]
-unsafe fn signs<T: Taps, E: End>(job: &DepthwiseJob, element: usize) {
+unsafe fn signs<T: Taps, E: End>(job: &DepthwiseJob) {
     // SAFETY: the caller's.
     unsafe {
         if job.unsigned {
-            blocks::<T, E, true>(job, element);
+            blocks::<T, E, true>(job);
         } else {
-            blocks::<T, E, false>(job, element);
+            blocks::<T, E, false>(job);
         }
     }
 }
@@ -193,7 +193,7 @@ unsafe fn signs<T: Taps, E: End>(job: &DepthwiseJob, element: usize) {
 /// # Safety
 /// As [`signs`].
 #[inline(always)]
-unsafe fn blocks<T: Taps, E: End, const UNSIGNED: bool>(job: &DepthwiseJob, element: usize) {
+unsafe fn blocks<T: Taps, E: End, const UNSIGNED: bool>(job: &DepthwiseJob) {
     let width = block::<T>();
     let stride = job.taps.div_ceil(2) * 2 * width;
     let mut columns = Columns::NEW;
@@ -207,7 +207,7 @@ unsafe fn blocks<T: Taps, E: End, const UNSIGNED: bool>(job: &DepthwiseJob, elem
             columns.fill::<T::V>(job.epilogue, job.first_col + first, count, width);
             let block = Block { first, count, weights: job.weights.add(block * stride), columns: &columns };
             for run in job.runs {
-                pixels::<T, E, UNSIGNED>(job, run, &block, &mut buffer, element);
+                pixels::<T, E, UNSIGNED>(job, run, &block, &mut buffer);
             }
         }
         block += 1;
@@ -232,10 +232,9 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
     run: &Run,
     block: &Block,
     buffer: &mut TileBuffer,
-    element: usize,
 ) {
     let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
-    let element = if fixed { 1 } else { element };
+    let element = if fixed { 1 } else { E::BYTES };
     let whole = block.count == self::block::<T>();
     let direct = !fixed && job.out_col_stride == 1 && whole;
     let mut done = 0;
@@ -256,9 +255,11 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
             let out = job.out.cast::<u8>().add(out * element).cast::<c_void>();
             let mut end = TileEnd {
                 columns: block.columns,
+                col: 0,
                 epilogue: job.epilogue,
                 row: 0,
                 row_sums: core::ptr::null(),
+                corrects: job.epilogue.corrects(),
                 out,
                 out_stride: job.out_row_stride,
                 accumulate: false,

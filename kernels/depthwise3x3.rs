@@ -94,23 +94,23 @@ pub(super) unsafe fn run<T: PairTaps>(job: &ThreeJob) {
     // SAFETY: the caller's; the end agrees with the store.
     unsafe {
         match job.epilogue.store {
-            Store::I32 { .. } | Store::Fixed { .. } => signs::<T, EndI32>(job, 4),
-            Store::F32 { .. } => signs::<T, EndF32>(job, 4),
-            Store::HalfEven { .. } => signs::<T, EndByte>(job, 1),
+            Store::I32 { .. } | Store::Fixed { .. } => signs::<T, EndI32>(job),
+            Store::F32 { .. } => signs::<T, EndF32>(job),
+            Store::HalfEven { .. } => signs::<T, EndByte>(job),
         }
     }
 }
 
 /// # Safety
-/// As [`run`]; `element` is the size of what the end `E` writes.
+/// As [`run`].
 #[inline(always)]
-unsafe fn signs<T: PairTaps, E: End>(job: &ThreeJob, element: usize) {
+unsafe fn signs<T: PairTaps, E: End>(job: &ThreeJob) {
     // SAFETY: the caller's.
     unsafe {
         if job.unsigned {
-            blocks::<T, E, true>(job, element);
+            blocks::<T, E, true>(job);
         } else {
-            blocks::<T, E, false>(job, element);
+            blocks::<T, E, false>(job);
         }
     }
 }
@@ -118,7 +118,7 @@ unsafe fn signs<T: PairTaps, E: End>(job: &ThreeJob, element: usize) {
 /// # Safety
 /// As [`signs`].
 #[inline(always)]
-unsafe fn blocks<T: PairTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob, element: usize) {
+unsafe fn blocks<T: PairTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob) {
     let width = block::<T>();
     let mut columns = Columns::NEW;
     let mut index = 0;
@@ -128,17 +128,19 @@ unsafe fn blocks<T: PairTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob, elem
         unsafe {
             columns.fill::<T::V>(job.epilogue, job.first_col + first, width, width);
             let weights = job.weights.add(index * VECTORS * width);
-            let out = job.out.cast::<u8>().add(first * element);
+            let out = job.out.cast::<u8>().add(first * E::BYTES);
             let end = TileEnd {
                 columns: &columns,
+                col: 0,
                 epilogue: job.epilogue,
                 row: 0,
                 row_sums: core::ptr::null(),
+                corrects: job.epilogue.corrects(),
                 out: out.cast(),
                 out_stride: job.out_row_stride,
                 accumulate: false,
             };
-            pixels::<T, E, UNSIGNED>(job, first, weights, end, element);
+            pixels::<T, E, UNSIGNED>(job, first, weights, end);
         }
         index += 1;
     }
@@ -154,7 +156,6 @@ unsafe fn pixels<T: PairTaps, E: End, const UNSIGNED: bool>(
     first: usize,
     weights: *const i16,
     mut end: TileEnd,
-    element: usize,
 ) {
     // SAFETY: rows and padding are readable for the block at every pixel; the block's weights are VECTORS vectors; pixels of
     // both rows of output are writable for the block.
@@ -185,7 +186,7 @@ unsafe fn pixels<T: PairTaps, E: End, const UNSIGNED: bool>(
             }
             if column >= 2 {
                 finish::<T::V, E, 2, 2>(last, &end);
-                end.out = end.out.cast::<u8>().add(job.out_pixel_stride * element).cast();
+                end.out = end.out.cast::<u8>().add(job.out_pixel_stride * E::BYTES).cast();
             }
             for row in 0..2 {
                 for vector in 0..2 {

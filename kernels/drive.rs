@@ -33,6 +33,19 @@ pub(super) struct TileInput {
     pub widened: bool,
 }
 
+#[allow(dead_code, reason = "not every target has kernels whose tiles are of one panel")]
+impl TileInput {
+    /// The rows and one panel of the group.
+    ///
+    /// # Safety
+    /// The group has that panel.
+    #[inline(always)]
+    pub unsafe fn panel(&self, index: usize) -> Self {
+        // SAFETY: the caller's.
+        Self { rhs: unsafe { self.rhs.add(index * self.panel_stride) }, ..*self }
+    }
+}
+
 /// The part that an instruction set writes for itself.
 ///
 /// # Safety
@@ -49,8 +62,12 @@ pub(super) unsafe trait MicroKernel {
     /// `remaining >= 1`. The packing of `lhs` follows the same rule.
     fn next_rows(remaining: usize, rows: usize) -> usize;
 
-    /// Panels of the next group when `remaining` are left and the job has `rows` rows.
+    /// Panels of the next group when `remaining` are left and the job has `rows` rows: at most `MAX_COLS` columns.
     fn next_panels(remaining: usize, rows: usize) -> usize;
+
+    /// A panel whose columns are not all wanted is a group by itself, so that the others need no buffer: for kernels that lose
+    /// nothing by it.
+    const RAGGED_ALONE: bool = false;
 
     /// Rewrites a group of panels into the job's scratch if `rows` rows will use it often enough.
     ///
@@ -82,9 +99,9 @@ pub(super) unsafe fn multiply<K: MicroKernel>(job: &Job) {
     unsafe {
         match job.epilogue.store {
             // Integer requantization starts as an i32 tile in the buffer.
-            Store::I32 { .. } | Store::Fixed { .. } => groups(Loops::<K, EndI32>(PhantomData), job, 4),
-            Store::F32 { .. } => groups(Loops::<K, EndF32>(PhantomData), job, 4),
-            Store::HalfEven { .. } => groups(Loops::<K, EndByte>(PhantomData), job, 1),
+            Store::I32 { .. } | Store::Fixed { .. } => groups(Loops::<K, EndI32>(PhantomData), job),
+            Store::F32 { .. } => groups(Loops::<K, EndF32>(PhantomData), job),
+            Store::HalfEven { .. } => groups(Loops::<K, EndByte>(PhantomData), job),
         }
     }
 }
@@ -92,16 +109,21 @@ pub(super) unsafe fn multiply<K: MicroKernel>(job: &Job) {
 struct Loops<K, E>(PhantomData<(K, E)>);
 
 /// # Safety
-/// As [`multiply`]; `element` is the size of what the end `E` writes.
+/// As [`multiply`].
 #[inline(always)]
-unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element: usize) {
+unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
     let panel_stride = padded(job.k, K::KR) * K::NR;
     let mut columns = Columns::NEW;
     let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
+    let corrects = job.epilogue.corrects();
     let mut col = 0;
     while col < job.cols {
-        let panels = K::next_panels((job.cols - col).div_ceil(K::NR), job.rows);
-        let cols = (panels * K::NR).min(job.cols - col);
+        let mut panels = K::next_panels((job.cols - col).div_ceil(K::NR), job.rows);
+        let mut cols = (panels * K::NR).min(job.cols - col);
+        if K::RAGGED_ALONE && panels > 1 && cols < panels * K::NR {
+            panels -= 1;
+            cols = panels * K::NR;
+        }
         // SAFETY: the job's panels and column parameters reach to `job.cols`.
         unsafe {
             columns.fill::<K::V>(job.epilogue, job.first_col + col, cols, panels * K::NR);
@@ -115,7 +137,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job, element:
                 k: job.k,
                 widened,
             };
-            rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, element);
+            rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, corrects);
         }
         col += cols;
     }
@@ -136,12 +158,22 @@ unsafe fn rows<K: MicroKernel, E: End>(
     col: usize,
     panels: usize,
     cols: usize,
-    element: usize,
+    corrects: bool,
 ) {
     let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
-    let element_out = if fixed { 1 } else { element };
+    let element_out = if fixed { 1 } else { E::BYTES };
     let direct = !fixed && job.out_col_stride == 1 && cols == panels * K::NR;
-    let accumulate = direct && matches!(job.epilogue.store, Store::I32 { accumulate: true });
+    let mut end = TileEnd {
+        columns,
+        col: 0,
+        epilogue: job.epilogue,
+        row: 0,
+        row_sums: job.row_sums,
+        corrects,
+        out: buffer.0.as_mut_ptr().cast(),
+        out_stride: if direct { job.out_row_stride } else { MAX_COLS },
+        accumulate: direct && matches!(job.epilogue.store, Store::I32 { accumulate: true }),
+    };
     let mut row = 0;
     while row < job.rows {
         let count = K::next_rows(job.rows - row, job.rows);
@@ -153,20 +185,12 @@ unsafe fn rows<K: MicroKernel, E: End>(
                 .cast::<u8>()
                 .add((row * job.out_row_stride + col * job.out_col_stride) * element_out)
                 .cast::<c_void>();
-            let mut end = TileEnd {
-                columns,
-                epilogue: job.epilogue,
-                row: job.first_row + row,
-                row_sums: job.row_sums.wrapping_add(row),
-                out,
-                out_stride: job.out_row_stride,
-                accumulate,
-            };
+            end.row = job.first_row + row;
+            end.row_sums = job.row_sums.wrapping_add(row);
             if direct {
+                end.out = out;
                 K::tile::<E>(count, panels, &input, &end);
             } else {
-                end.out = buffer.0.as_mut_ptr().cast();
-                end.out_stride = MAX_COLS;
                 K::tile::<E>(count, panels, &input, &end);
                 let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);
                 E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });

@@ -4,7 +4,7 @@
 //! [`EndF32`], [`EndByte`]); integer requantization, strided outputs and ragged last columns go through a small
 //! buffer of the tile ([`flush`]) so that they cost no copy of the tile's code.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::{ffi::c_void, hint::unreachable_unchecked, mem::MaybeUninit};
 
 use super::{Epilogue, Store, lanes::Lanes};
 
@@ -12,6 +12,8 @@ use super::{Epilogue, Store, lanes::Lanes};
 pub(super) const MAX_COLS: usize = 64;
 /// Rows of the tallest tile of any kernel.
 pub(super) const MAX_ROWS: usize = 12;
+/// Groups of four vectors of the largest tile of any kernel.
+const MAX_GROUPS: usize = 12;
 
 /// The column parameters of one group of panels, padded so that vectors can be read whole: made once for a group,
 /// used by every row tile that passes it. Only what the epilogue reads is written, so nothing needs clearing.
@@ -36,7 +38,7 @@ impl<T: Copy> Row<T> {
 
     #[inline(always)]
     fn at(&self, column: usize) -> *const T {
-        self.0[column..].as_ptr().cast()
+        self.0.as_ptr().wrapping_add(column).cast()
     }
 
     #[inline(always)]
@@ -201,14 +203,19 @@ unsafe fn read_or<T: Copy>(ptr: *const T, index: usize, default: T) -> T {
 }
 
 /// Where a tile's outputs go, and the parameters of its rows and columns.
+#[derive(Clone, Copy)]
 pub(super) struct TileEnd<'a> {
     pub columns: &'a Columns,
+    /// First column of the tile among those.
+    pub col: usize,
     pub epilogue: &'a Epilogue,
     /// First row of the tile within the product.
     pub row: usize,
     /// Sums of the tile's rows, if the epilogue has an `rhs_zero`.
     pub row_sums: *const i32,
-    /// Room for whole vectors in every row of the tile.
+    /// [`Epilogue::corrects`].
+    pub corrects: bool,
+    /// The tile's first row from the group's first column on. Room for whole vectors in every row of the tile.
     pub out: *mut c_void,
     /// Elements.
     pub out_stride: usize,
@@ -216,11 +223,63 @@ pub(super) struct TileEnd<'a> {
     pub accumulate: bool,
 }
 
+impl TileEnd<'_> {
+    /// What the epilogue adds to every sum of a vector of columns, whatever the row: a kernel may start from it.
+    ///
+    /// # Safety
+    /// The group has those columns; the CPU has the features of `V`.
+    #[inline(always)]
+    pub unsafe fn base<V: Lanes>(&self, vector: usize) -> V::I {
+        // SAFETY: the caller's.
+        unsafe { V::load_i(self.columns.base.at(self.col + vector * V::LANES)) }
+    }
+
+    /// Scales of a vector of columns.
+    ///
+    /// # Safety
+    /// As [`TileEnd::base`]; the store has scales.
+    #[inline(always)]
+    pub unsafe fn scale<V: Lanes>(&self, vector: usize) -> V::F {
+        // SAFETY: the caller's.
+        unsafe { V::load_f(self.columns.scale.at(self.col + vector * V::LANES)) }
+    }
+
+    /// Biases of a vector of columns, in outputs.
+    ///
+    /// # Safety
+    /// As [`TileEnd::base`]; the store has an f32 bias.
+    #[inline(always)]
+    pub unsafe fn bias<V: Lanes>(&self, vector: usize) -> V::F {
+        // SAFETY: the caller's.
+        unsafe { V::load_f(self.columns.bias.at(self.col + vector * V::LANES)) }
+    }
+}
+
 /// The end of a tile: what happens to corrected sums that are still in registers.
 pub(super) trait End {
+    /// Of an element of the output.
+    const BYTES: usize;
+    /// What it makes of an epilogue before the first tile.
+    type Ready<V: Lanes>: Copy;
+
     /// # Safety
-    /// As [`finish`].
-    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd);
+    /// The end agrees with the store; the CPU has the features of `V`.
+    unsafe fn ready<V: Lanes>(epilogue: &Epilogue) -> Self::Ready<V>;
+
+    /// The end is [`EndByte`], and this is what it needs.
+    #[inline(always)]
+    #[allow(dead_code, reason = "only blocks of sums, which some targets have, ask")]
+    fn bytes<V: Lanes>(_ready: &Self::Ready<V>) -> Option<&ReadyBytes<V>> {
+        None
+    }
+
+    /// # Safety
+    /// As [`finish`]; `ready` is of the epilogue.
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        ready: &Self::Ready<V>,
+    );
 
     /// Moves a finished tile from a buffer, whose rows are [`MAX_COLS`] elements apart, to its place.
     ///
@@ -230,13 +289,17 @@ pub(super) trait End {
 }
 
 /// Calls the body with each constant index below `$count`, unrolled in the source: an array of vectors indexed by a
-/// loop that the compiler chose not to unroll would live in memory.
+/// loop that the compiler chose not to unroll would live in memory. What is not below is gone before the compiler translates it:
+/// `const` makes the library build several times faster.
 macro_rules! each {
     ($i:ident in 0..$count:expr => $body:expr) => {
         each!(@ $i, $count, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
     };
+    ($i:ident in [$($n:literal)*] => $body:expr) => {
+        { $( { let $i: usize = $n; $body } )* }
+    };
     (@ $i:ident, $count:expr, $body:expr, $($n:literal)*) => {
-        { $( if $n < $count { let $i: usize = $n; $body } )* }
+        { $( if const { $n < $count } { let $i: usize = $n; $body } )* }
     };
 }
 
@@ -250,19 +313,53 @@ pub(super) unsafe fn finish<V: Lanes, E: End, const R: usize, const Q: usize>(
     mut sums: [[V::I; Q]; R],
     end: &TileEnd,
 ) {
-    let columns = end.columns;
-    let epilogue = end.epilogue;
-    // SAFETY: Columns holds MAX_COLS >= Q * LANES values; rows are the caller's promise.
+    // SAFETY: the caller's.
     unsafe {
         each!(q in 0..Q => {
-            let base = V::load_i(columns.base.at(q * V::LANES));
+            let base = end.base::<V>(q);
             each!(r in 0..R => sums[r][q] = V::add_i(sums[r][q], base));
         });
+        finish_from_base::<V, E, R, Q>(sums, end, &E::ready(end.epilogue));
+    }
+}
+
+/// [`finish`] of sums that started from [`TileEnd::base`], with the end ready.
+///
+/// # Safety
+/// As [`finish`]; `ready` is of the epilogue.
+#[inline(always)]
+pub(super) unsafe fn finish_from_base<V: Lanes, E: End, const R: usize, const Q: usize>(
+    mut sums: [[V::I; Q]; R],
+    end: &TileEnd,
+    ready: &E::Ready<V>,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if end.corrects {
+            correct::<V, R, Q>(&mut sums, end);
+        }
+        E::store::<V, R, Q>(&sums, end, ready);
+    }
+}
+
+/// Adds what depends on both row and column.
+///
+/// # Safety
+/// As [`finish`].
+#[inline(always)]
+pub(super) unsafe fn correct<V: Lanes, const R: usize, const Q: usize>(
+    sums: &mut [[V::I; Q]; R],
+    end: &TileEnd,
+) {
+    let columns = end.columns;
+    let epilogue = end.epilogue;
+    // SAFETY: Columns holds MAX_COLS >= col + Q * LANES values; rows are the caller's promise.
+    unsafe {
         if epilogue.lhs_zero.step != 0 {
             each!(r in 0..R => {
                 let zero = V::splat_i(epilogue.lhs_zero.get(end.row + r).wrapping_add(epilogue.lhs_shift));
                 each!(q in 0..Q => {
-                    let factor = V::load_i(columns.zero_factor.at(q * V::LANES));
+                    let factor = V::load_i(columns.zero_factor.at(end.col + q * V::LANES));
                     sums[r][q] = V::add_i(sums[r][q], V::mul_i(zero, factor));
                 });
             });
@@ -271,12 +368,11 @@ pub(super) unsafe fn finish<V: Lanes, E: End, const R: usize, const Q: usize>(
             each!(r in 0..R => {
                 let row_sum = V::splat_i(*end.row_sums.add(r));
                 each!(q in 0..Q => {
-                    let zero = V::load_i(columns.rhs_zero.at(q * V::LANES));
+                    let zero = V::load_i(columns.rhs_zero.at(end.col + q * V::LANES));
                     sums[r][q] = V::sub_i(sums[r][q], V::mul_i(row_sum, zero));
                 });
             });
         }
-        E::store::<V, R, Q>(&sums, end);
     }
 }
 
@@ -284,20 +380,35 @@ pub(super) unsafe fn finish<V: Lanes, E: End, const R: usize, const Q: usize>(
 pub(super) struct EndI32;
 
 impl End for EndI32 {
+    const BYTES: usize = 4;
+    type Ready<V: Lanes> = ();
+
     #[inline(always)]
-    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
-        let out: *mut i32 = end.out.cast();
+    unsafe fn ready<V: Lanes>(_epilogue: &Epilogue) {}
+
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        _ready: &(),
+    ) {
+        let out = end.out.cast::<i32>().wrapping_add(end.col);
         // SAFETY: `out` has room for R rows of Q vectors.
         unsafe {
+            let mut row = out;
             if end.accumulate {
-                each!(r in 0..R => each!(q in 0..Q => {
-                    let p = out.add(r * end.out_stride + q * V::LANES);
-                    V::store_i(V::add_i(V::load_i(p), sums[r][q]), p);
-                }));
+                each!(r in 0..R => {
+                    row = V::row(out, row, r, end.out_stride);
+                    each!(q in 0..Q => {
+                        let p = row.add(q * V::LANES);
+                        V::store_i(V::add_i(V::load_i(p), sums[r][q]), p);
+                    });
+                });
             } else {
-                each!(r in 0..R => each!(q in 0..Q => {
-                    V::store_i(sums[r][q], out.add(r * end.out_stride + q * V::LANES));
-                }));
+                each!(r in 0..R => {
+                    row = V::row(out, row, r, end.out_stride);
+                    each!(q in 0..Q => V::store_i(sums[r][q], row.add(q * V::LANES)));
+                });
             }
         }
     }
@@ -323,23 +434,35 @@ impl End for EndI32 {
 pub(super) struct EndF32;
 
 impl End for EndF32 {
+    const BYTES: usize = 4;
+    type Ready<V: Lanes> = ();
+
     #[inline(always)]
-    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
+    unsafe fn ready<V: Lanes>(_epilogue: &Epilogue) {}
+
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        _ready: &(),
+    ) {
         let Store::F32 { row_scales, bias, min, max, .. } = end.epilogue.store else { return };
-        let out: *mut f32 = end.out.cast();
+        let out = end.out.cast::<f32>().wrapping_add(end.col);
         // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
         unsafe {
             let (min, max) = (V::splat_f(min), V::splat_f(max));
+            let mut row = out;
             each!(r in 0..R => {
+                row = V::row(out, row, r, end.out_stride);
                 let row_scale = V::splat_f(row_scales.get(end.row + r));
                 each!(q in 0..Q => {
-                    let scale = V::mul_f(row_scale, V::load_f(end.columns.scale.at(q * V::LANES)));
+                    let scale = V::mul_f(row_scale, end.scale::<V>(q));
                     let mut value = V::mul_f(V::to_f(sums[r][q]), scale);
                     if !bias.is_null() {
-                        value = V::add_f(value, V::load_f(end.columns.bias.at(q * V::LANES)));
+                        value = V::add_f(value, end.bias::<V>(q));
                     }
                     let value = V::min_f(V::max_f(value, min), max);
-                    V::store_f(value, out.add(r * end.out_stride + q * V::LANES));
+                    V::store_f(value, row.add(q * V::LANES));
                 });
             });
         }
@@ -355,16 +478,46 @@ impl End for EndF32 {
 /// i8 or u8 output, rounded half to even. Both are the low byte of a clamped i32.
 pub(super) struct EndByte;
 
+/// What [`EndByte`] makes of an epilogue.
+#[derive(Clone, Copy)]
+pub(super) struct ReadyBytes<V: Lanes> {
+    pub range: V::ByteRange,
+    /// There is an f32 bias.
+    pub bias: bool,
+}
+
 impl End for EndByte {
+    const BYTES: usize = 1;
+    type Ready<V: Lanes> = ReadyBytes<V>;
+
     #[inline(always)]
-    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(sums: &[[V::I; Q]; R], end: &TileEnd) {
-        let Store::HalfEven { bias, .. } = end.epilogue.store else { return };
+    unsafe fn ready<V: Lanes>(epilogue: &Epilogue) -> ReadyBytes<V> {
+        // SAFETY: the caller's: it is the end of this store.
+        unsafe {
+            let Store::HalfEven { bias, zero_point, min, max, .. } = epilogue.store else {
+                unreachable_unchecked()
+            };
+            ReadyBytes { range: V::byte_range(zero_point, min, max), bias: !bias.is_null() }
+        }
+    }
+
+    #[inline(always)]
+    fn bytes<V: Lanes>(ready: &ReadyBytes<V>) -> Option<&ReadyBytes<V>> {
+        Some(ready)
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        ready: &ReadyBytes<V>,
+    ) {
         // SAFETY: the caller's.
         unsafe {
-            if bias.is_null() {
-                Self::store_bytes::<V, false, R, Q>(sums, end);
+            if ready.bias {
+                Self::store_bytes::<V, true, R, Q>(sums, end, &ready.range);
             } else {
-                Self::store_bytes::<V, true, R, Q>(sums, end);
+                Self::store_bytes::<V, false, R, Q>(sums, end, &ready.range);
             }
         }
     }
@@ -383,42 +536,81 @@ impl EndByte {
     unsafe fn store_bytes<V: Lanes, const BIAS: bool, const R: usize, const Q: usize>(
         sums: &[[V::I; Q]; R],
         end: &TileEnd,
+        to: &V::ByteRange,
     ) {
-        let Store::HalfEven { zero_point, min, max, .. } = end.epilogue.store else { return };
-        let out: *mut u8 = end.out.cast();
         // SAFETY: as for EndF32.
         unsafe {
-            let to = V::byte_range(zero_point, min, max);
             // Stores of bytes may change anything, as the compiler sees it: with registers to spare, scales are read before.
             let keep = R * Q + Q + 6 <= V::REGISTERS;
             let mut scales = [V::splat_f(0.0); Q];
             if keep {
-                each!(q in 0..Q => scales[q] = V::load_f(end.columns.scale.at(q * V::LANES)));
+                each!(q in 0..Q => scales[q] = end.scale::<V>(q));
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
+            let mut bytes = [V::narrow([V::splat_f(0.0); 4], to); MAX_GROUPS];
+            let mut row = end.out.cast::<u8>().wrapping_add(end.col);
             each!(g in 0..(R * Q).div_ceil(4) => {
-                // A group that is not whole repeats its last vector, which is not stored again.
-                let count = if R * Q - 4 * g < 4 { R * Q - 4 * g } else { 4 };
-                let place = |i: usize| 4 * g + if i < count { i } else { count - 1 };
                 let mut steps = [V::splat_f(0.0); 4];
-                let mut places = [out; 4];
-                each!(i in 0..4 => {
-                    let (r, q) = (place(i) / Q, place(i) % Q);
-                    let scale = if keep { scales[q] } else { V::load_f(end.columns.scale.at(q * V::LANES)) };
+                each!(i in [0 1 2 3] => {
+                    let (r, q) = Self::place::<R, Q>(g, i);
+                    let scale = if keep { scales[q] } else { end.scale::<V>(q) };
                     steps[i] = V::mul_f(V::to_f(sums[r][q]), scale);
                     if BIAS {
-                        steps[i] = V::add_f(steps[i], V::load_f(end.columns.bias.at(q * V::LANES)));
+                        steps[i] = V::add_f(steps[i], end.bias::<V>(q));
                     }
-                    places[i] = out.add(r * end.out_stride + q * V::LANES);
                 });
-                if Q.is_multiple_of(4) {
-                    V::store_steps::<4>(steps, &to, places, count);
-                } else if Q.is_multiple_of(2) {
-                    V::store_steps::<2>(steps, &to, places, count);
-                } else {
-                    V::store_steps::<1>(steps, &to, places, count);
+                bytes[g] = V::narrow(steps, to);
+                if !V::LIMITS_TOGETHER {
+                    Self::store_group::<V, R, Q>(g, V::limit(bytes[g], to), to, end, &mut row);
                 }
             });
+            if V::LIMITS_TOGETHER {
+                if V::limits(to) {
+                    each!(g in 0..(R * Q).div_ceil(4) => bytes[g] = V::limit(bytes[g], to));
+                }
+                each!(g in 0..(R * Q).div_ceil(4) => Self::store_group::<V, R, Q>(g, bytes[g], to, end, &mut row));
+            }
+        }
+    }
+
+    /// Row and vector of a group's vector `i`. A group that is not whole repeats its last, which is not stored again.
+    #[inline(always)]
+    fn place<const R: usize, const Q: usize>(group: usize, i: usize) -> (usize, usize) {
+        let vector = (4 * group + i).min(R * Q - 1);
+        (vector / Q, vector % Q)
+    }
+
+    /// Stores a group. `row` is the place of the row of the vector before it, and becomes that of its last.
+    ///
+    /// # Safety
+    /// As [`finish`]; the tile has the group.
+    #[inline(always)]
+    unsafe fn store_group<V: Lanes, const R: usize, const Q: usize>(
+        group: usize,
+        bytes: V::Bytes,
+        to: &V::ByteRange,
+        end: &TileEnd,
+        row: &mut *mut u8,
+    ) {
+        let out = end.out.cast::<u8>().wrapping_add(end.col);
+        let count = (R * Q - 4 * group).min(4);
+        // SAFETY: `out` has room for R rows of Q vectors.
+        unsafe {
+            let mut places = [out; 4];
+            each!(i in [0 1 2 3] => {
+                let (r, q) = Self::place::<R, Q>(group, i);
+                if q == 0 && i < count {
+                    *row = V::row(out, *row, r, end.out_stride);
+                }
+                places[i] = row.add(q * V::LANES);
+            });
+            if Q.is_multiple_of(4) {
+                V::store_bytes::<4>(bytes, to, places, count);
+            } else if Q.is_multiple_of(2) {
+                V::store_bytes::<2>(bytes, to, places, count);
+            } else {
+                V::store_bytes::<1>(bytes, to, places, count);
+            }
         }
     }
 }

@@ -44,16 +44,35 @@ pub(crate) unsafe trait Lanes: Copy {
         }
     }
 
+    /// Where row `row` of a tile begins, `stride` elements after the row at `before`; row 0 at `first`. Instruction sets choose
+    /// which of these they reckon from.
+    #[inline(always)]
+    fn row<T>(first: *mut T, _before: *mut T, row: usize, stride: usize) -> *mut T {
+        first.wrapping_add(row * stride)
+    }
     /// Asks for a cache line that will be read soon; any address will do.
     unsafe fn prefetch(p: *const f32);
-    /// What [`Lanes::store_steps`] needs of a zero point and the range of 8-bit outputs, made once for a tile.
+    /// What 8-bit outputs need of a zero point and their range, made once for a tile.
     type ByteRange: Copy;
     /// The range `min..=max`, of i8 or of u8 values, and the zero point in steps of it.
     unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> Self::ByteRange;
-    /// Rounds steps half to even, adds the zero point, clamps, and stores the first `count` of four vectors as bytes, each
-    /// at its pointer; of every `TOGETHER` vectors the bytes are adjacent. `count` is a multiple of `TOGETHER`, from 1 to 4.
-    unsafe fn store_steps<const TOGETHER: usize>(
-        steps: [Self::F; 4],
+    /// The bytes of four vectors before they are stored.
+    type Bytes: Copy;
+    /// All bytes of a tile are narrowed, then limited, then stored, so that a range that is all of its type costs a branch.
+    const LIMITS_TOGETHER: bool = false;
+    /// Rounds steps half to even and adds the zero point: bytes for [`Lanes::limit`].
+    unsafe fn narrow(steps: [Self::F; 4], to: &Self::ByteRange) -> Self::Bytes;
+    /// Whether [`Lanes::limit`] does anything.
+    #[inline(always)]
+    unsafe fn limits(_to: &Self::ByteRange) -> bool {
+        true
+    }
+    /// Brings bytes to the range.
+    unsafe fn limit(bytes: Self::Bytes, to: &Self::ByteRange) -> Self::Bytes;
+    /// Stores the bytes of the first `count` vectors, each at its pointer; of every `TOGETHER` vectors they are adjacent.
+    /// `count` is a multiple of `TOGETHER`, from 1 to 4.
+    unsafe fn store_bytes<const TOGETHER: usize>(
+        bytes: Self::Bytes,
         to: &Self::ByteRange,
         p: [*mut u8; 4],
         count: usize,
@@ -113,16 +132,30 @@ impl<V: Lanes> PlainRange<V> {
         }
     }
 
+    /// Clamps steps.
+    ///
     /// # Safety
-    /// As [`Lanes::store_steps`].
+    /// The CPU has the features of `V`.
+    #[inline(always)]
+    pub unsafe fn limit(&self, steps: [V::F; 4]) -> [V::F; 4] {
+        // SAFETY: the caller's.
+        unsafe {
+            let [a, b, c, d] = steps;
+            let [a, b] = [V::max_f(a, self.low), V::max_f(b, self.low)];
+            let [c, d] = [V::max_f(c, self.low), V::max_f(d, self.low)];
+            [V::min_f(a, self.high), V::min_f(b, self.high), V::min_f(c, self.high), V::min_f(d, self.high)]
+        }
+    }
+
+    /// Rounds clamped steps and stores them.
+    ///
+    /// # Safety
+    /// As [`Lanes::store_bytes`].
     #[inline(always)]
     pub unsafe fn store(&self, steps: [V::F; 4], p: [*mut u8; 4], count: usize) {
         for i in 0..count {
             // SAFETY: the caller's.
-            unsafe {
-                let clamped = V::min_f(V::max_f(steps[i], self.low), self.high);
-                V::store_low_bytes(V::add_i(V::to_i(clamped), self.zero_point), p[i]);
-            }
+            unsafe { V::store_low_bytes(V::add_i(V::to_i(steps[i]), self.zero_point), p[i]) };
         }
     }
 }

@@ -26,6 +26,7 @@ use core::ffi::c_void;
 
 pub(crate) mod add;
 pub(crate) mod depthwise;
+#[cfg_attr(not(i8gemm_x86_64), allow(dead_code, reason = "no other target has pairs"))]
 pub(crate) mod depthwise3x3;
 mod drive;
 mod epilogue;
@@ -241,6 +242,13 @@ pub(crate) struct Epilogue {
     pub bias: *const i32,
     /// What is done with the sum.
     pub store: Store,
+}
+
+impl Epilogue {
+    /// Sums lack something that depends on both their row and their column.
+    pub fn corrects(&self) -> bool {
+        self.lhs_zero.step != 0 || !self.rhs_zero.is_null()
+    }
 }
 
 /// Where the corrected sum `s` goes.

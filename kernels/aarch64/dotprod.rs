@@ -25,11 +25,13 @@ use super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
         depthwise::depthwise_functions,
         drive::{self, MicroKernel, TileInput},
-        epilogue::{End, TileEnd, finish},
+        epilogue::{End, TileEnd, finish_from_base},
         layout::{self, padded},
         slices::slice_functions,
     },
+    GROUP_COLS,
     depthwise::Taps128,
+    end_of_panel,
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,
 };
@@ -76,9 +78,14 @@ const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
 /// As [`Kernel::pack_lhs`].
 #[target_feature(enable = "neon")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
-    let flip = vdupq_n_u8(if src.unsigned { 0x80 } else { 0 });
     // SAFETY: the caller's.
-    unsafe { pack_panels::<KR, MR>(src, flip, next_rows_of_12, dst) }
+    unsafe {
+        if src.unsigned {
+            pack_panels::<KR, MR, true>(src, vdupq_n_u8(0x80), next_rows_of_12, dst);
+        } else {
+            pack_panels::<KR, MR, false>(src, vdupq_n_u8(0), next_rows_of_12, dst);
+        }
+    }
 }
 
 /// # Safety
@@ -120,22 +127,24 @@ unsafe impl<const IN_ORDER: bool> MicroKernel for DotprodTiles<IN_ORDER> {
     }
 
     #[inline(always)]
-    fn next_panels(_remaining: usize, _rows: usize) -> usize {
-        1
+    fn next_panels(remaining: usize, _rows: usize) -> usize {
+        remaining.min(GROUP_COLS / NR)
     }
 
+    const RAGGED_ALONE: bool = true;
+
     #[inline(always)]
-    unsafe fn tile<E: End>(rows: usize, _panels: usize, input: &TileInput, end: &TileEnd) {
+    unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => tile::<E, 1>(input, end),
-                2 => tile::<E, 2>(input, end),
-                4 => tile::<E, 4>(input, end),
-                8 if IN_ORDER => tile_a55::<E, 8>(input, end),
-                8 => tile::<E, 8>(input, end),
-                _ if IN_ORDER => tile_a55::<E, 12>(input, end),
-                _ => tile::<E, 12>(input, end),
+                1 => tile::<E, 1>(panels, input, end),
+                2 => tile::<E, 2>(panels, input, end),
+                4 => tile::<E, 4>(panels, input, end),
+                8 if IN_ORDER => tile_a55::<E, 8>(panels, input, end),
+                8 => tile::<E, 8>(panels, input, end),
+                _ if IN_ORDER => tile_a55::<E, 12>(panels, input, end),
+                _ => tile::<E, 12>(panels, input, end),
             }
         }
     }
@@ -427,44 +436,49 @@ unsafe fn steps_of_8_in_order(sums: &mut [[int32x4_t; 2]; 8], at: &mut Cursor) {
     }
 }
 
-/// `R` rows by one panel.
+/// `R` rows by the panels of a group.
 ///
 /// # Safety
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "neon,dotprod")]
 #[inline(never)]
-unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
-    // SAFETY: packed rows and the panel are readable for whole steps, of which each row has 4 bytes.
-    unsafe {
-        let mut sums = [[vdupq_n_s32(0); 2]; R];
-        let mut at = Cursor::new(input);
-        if R == 12 {
-            // `R` rows are these rows.
-            steps_of_12(&mut *(&raw mut sums).cast(), &mut at);
-        } else if R == 8 {
-            steps_of_8(&mut *(&raw mut sums).cast(), &mut at);
-        }
-        let Cursor { mut lhs, mut rhs, mut steps } = at;
-        if R < 4 {
-            // One load takes 4 steps of one row, or 2 of two.
-            let together = 4 / R;
-            for _ in 0..steps / together {
-                let a = vld1q_s8(lhs);
-                for step in 0..together {
-                    let panel = rhs.add(step * NR * KR);
-                    let b = [vld1q_s8(panel), vld1q_s8(panel.add(16))];
-                    for r in 0..R {
-                        sums[r][0] = sdot_lane(sums[r][0], b[0], a, step * R + r);
-                        sums[r][1] = sdot_lane(sums[r][1], b[1], a, step * R + r);
-                    }
-                }
-                lhs = lhs.add(16);
-                rhs = rhs.add(together * NR * KR);
+unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
+    for panel in 0..panels {
+        // SAFETY: packed rows and panels are readable for whole steps, of which each row has 4 bytes.
+        unsafe {
+            let end = end_of_panel(end, panel * NR);
+            let mut sums = [[end.base::<Lanes128>(0), end.base::<Lanes128>(1)]; R];
+            let mut at = Cursor::new(&input.panel(panel));
+            if R == 12 {
+                // `R` rows are these rows.
+                steps_of_12(&mut *(&raw mut sums).cast(), &mut at);
+            } else if R == 8 {
+                steps_of_8(&mut *(&raw mut sums).cast(), &mut at);
             }
-            steps %= together;
+            let Cursor { mut lhs, mut rhs, mut steps } = at;
+            if R < 4 {
+                // One load takes 4 steps of one row, or 2 of two.
+                let together = 4 / R;
+                for _ in 0..steps / together {
+                    let a = vld1q_s8(lhs);
+                    for step in 0..together {
+                        let panel = rhs.add(step * NR * KR);
+                        let b = [vld1q_s8(panel), vld1q_s8(panel.add(16))];
+                        for r in 0..R {
+                            sums[r][0] = sdot_lane(sums[r][0], b[0], a, step * R + r);
+                            sums[r][1] = sdot_lane(sums[r][1], b[1], a, step * R + r);
+                        }
+                    }
+                    lhs = lhs.add(16);
+                    rhs = rhs.add(together * NR * KR);
+                }
+                steps %= together;
+            }
+            rest(&mut sums, Cursor { lhs, rhs, steps });
+            finish_from_base::<Lanes128, E, R, 2>(sums, &end, &ready);
         }
-        rest(&mut sums, Cursor { lhs, rhs, steps });
-        finish::<Lanes128, E, R, 2>(sums, end);
     }
 }
 
@@ -474,19 +488,24 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "neon,dotprod")]
 #[inline(never)]
-unsafe fn tile_a55<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
-    // SAFETY: as `tile`.
-    unsafe {
-        let mut sums = [[vdupq_n_s32(0); 2]; R];
-        let mut at = Cursor::new(input);
-        if R == 12 {
-            steps_of_12_in_order(&mut *(&raw mut sums).cast(), &mut at);
-        } else {
-            const { assert!(R == 12 || R == 8) };
-            steps_of_8_in_order(&mut *(&raw mut sums).cast(), &mut at);
+unsafe fn tile_a55<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
+    for panel in 0..panels {
+        // SAFETY: as `tile`.
+        unsafe {
+            let end = end_of_panel(end, panel * NR);
+            let mut sums = [[end.base::<Lanes128>(0), end.base::<Lanes128>(1)]; R];
+            let mut at = Cursor::new(&input.panel(panel));
+            if R == 12 {
+                steps_of_12_in_order(&mut *(&raw mut sums).cast(), &mut at);
+            } else {
+                const { assert!(R == 12 || R == 8) };
+                steps_of_8_in_order(&mut *(&raw mut sums).cast(), &mut at);
+            }
+            rest(&mut sums, at);
+            finish_from_base::<Lanes128, E, R, 2>(sums, &end, &ready);
         }
-        rest(&mut sums, at);
-        finish::<Lanes128, E, R, 2>(sums, end);
     }
 }
 

@@ -24,7 +24,9 @@ use super::{
         layout::{self, padded},
         slices::slice_functions,
     },
+    GROUP_COLS, blocks,
     depthwise::Taps128,
+    end_of_panel,
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,
 };
@@ -64,9 +66,14 @@ pub(crate) static KERNEL: Kernel = Kernel {
 /// As [`Kernel::pack_lhs`].
 #[target_feature(enable = "neon")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
-    let flip = vdupq_n_u8(if src.unsigned { 0x80 } else { 0 });
     // SAFETY: the caller's.
-    unsafe { pack_panels::<KR, MR>(src, flip, next_rows_of_12, dst) }
+    unsafe {
+        if src.unsigned {
+            pack_panels::<KR, MR, true>(src, vdupq_n_u8(0x80), next_rows_of_12, dst);
+        } else {
+            pack_panels::<KR, MR, false>(src, vdupq_n_u8(0), next_rows_of_12, dst);
+        }
+    }
 }
 
 /// # Safety
@@ -99,20 +106,22 @@ unsafe impl MicroKernel for I8mmTiles {
     }
 
     #[inline(always)]
-    fn next_panels(_remaining: usize, _rows: usize) -> usize {
-        1
+    fn next_panels(remaining: usize, _rows: usize) -> usize {
+        remaining.min(GROUP_COLS / NR)
     }
 
+    const RAGGED_ALONE: bool = true;
+
     #[inline(always)]
-    unsafe fn tile<E: End>(rows: usize, _panels: usize, input: &TileInput, end: &TileEnd) {
+    unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => one_row::<E>(input, end),
-                2 => tile::<E, 2, 1>(input, end),
-                4 => tile::<E, 4, 2>(input, end),
-                8 => tile::<E, 8, 4>(input, end),
-                _ => tile::<E, 12, 6>(input, end),
+                1 => one_row::<E>(panels, input, end),
+                2 => tile::<E, 2, 1>(panels, input, end),
+                4 => tile::<E, 4, 2>(panels, input, end),
+                8 => tile::<E, 8, 4>(panels, input, end),
+                _ => tile::<E, 12, 6>(panels, input, end),
             }
         }
     }
@@ -154,7 +163,7 @@ macro_rules! columns {
     };
 }
 
-/// The loop over K: sums of `R` rows by one panel, as blocks of 2 x 2.
+/// The loop over K: sums of `R` rows by one panel, as blocks of 2 x 2, from those of `base` on.
 macro_rules! loop_over_k {
     (
         $(#[$doc:meta])* $name:ident, rows $rows:literal, in a turn $turn:literal: $list:literal,
@@ -163,11 +172,12 @@ macro_rules! loop_over_k {
         $(#[$doc])*
         ///
         /// # Safety
-        /// `steps` steps of the packed rows and of the panel are readable; the CPU has int8 matrix multiplies.
+        /// The packed rows and the panel are readable for whole steps; the CPU has int8 matrix multiplies.
         #[target_feature(enable = "neon,i8mm")]
         #[inline]
-        unsafe fn $name(lhs: *const u8, rhs: *const u8, steps: usize) -> [[int32x4_t; 4]; $pairs] {
-            let mut sums = [[vdupq_n_s32(0); 4]; $pairs];
+        unsafe fn $name(input: &TileInput, base: [int32x4_t; 4]) -> [[int32x4_t; 4]; $pairs] {
+            let steps = input.k.div_ceil(KR);
+            let mut sums = [base; $pairs];
             // SAFETY: reads `steps` steps, `$turn` a turn and then those that are left, each of 8 * `$rows` bytes at `lhs` and
             // 64 at `rhs`; changes the registers named and flags, nothing else.
             unsafe {
@@ -192,8 +202,8 @@ macro_rules! loop_over_k {
                     "subs {rest}, {rest}, #1",
                     "b.ne 4b",
                     "5:",
-                    lhs = inout(reg) lhs => _,
-                    rhs = inout(reg) rhs => _,
+                    lhs = inout(reg) input.lhs => _,
+                    rhs = inout(reg) input.rhs => _,
                     turns = inout(reg) steps / $turn => _,
                     rest = inout(reg) steps % $turn => _,
                     turn = const $turn,
@@ -281,35 +291,29 @@ loop_over_k! {
     sums 1 { "v0" 0 0, "v1" 0 1, "v2" 0 2, "v3" 0 3, }
 }
 
-/// `R` rows, in `PAIRS` pairs, by one panel.
+/// `R` rows, in `PAIRS` pairs, by the panels of a group.
 ///
 /// # Safety
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "neon,i8mm")]
 #[inline(never)]
-unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(input: &TileInput, end: &TileEnd) {
-    let steps = input.k.div_ceil(KR);
-    let mut sums = [[vdupq_n_s32(0); 4]; PAIRS];
-    // SAFETY: packed rows and the panel are readable for whole steps, of which each row has 8 bytes.
-    unsafe {
-        let (lhs, rhs) = (input.lhs, input.rhs);
-        match R {
-            12 => sums.copy_from_slice(&sums_of_12(lhs, rhs, steps)),
-            8 => sums.copy_from_slice(&sums_of_8(lhs, rhs, steps)),
-            4 => sums.copy_from_slice(&sums_of_4(lhs, rhs, steps)),
-            _ => sums.copy_from_slice(&sums_of_2(lhs, rhs, steps)),
-        }
-        // A block holds [row 0: 2 columns, row 1: 2 columns]; a row's vector is the halves of two blocks.
-        let half = |block: int32x4_t| vreinterpretq_s64_s32(block);
-        let mut rows = [[vdupq_n_s32(0); 2]; R];
-        for (r, row) in rows.iter_mut().enumerate() {
-            for (q, vector) in row.iter_mut().enumerate() {
-                let (left, right) = (half(sums[r / 2][2 * q]), half(sums[r / 2][2 * q + 1]));
-                let joined = if r % 2 == 0 { vzip1q_s64(left, right) } else { vzip2q_s64(left, right) };
-                *vector = vreinterpretq_s32_s64(joined);
+unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
+    for panel in 0..panels {
+        // SAFETY: packed rows and panels are readable for whole steps, of which each row has 8 bytes.
+        unsafe {
+            let (input, end) = (input.panel(panel), end_of_panel(end, panel * NR));
+            let base = blocks::twice([end.base::<Lanes128>(0), end.base::<Lanes128>(1)]);
+            let mut sums = [base; PAIRS];
+            match R {
+                12 => sums.copy_from_slice(&sums_of_12(&input, base)),
+                8 => sums.copy_from_slice(&sums_of_8(&input, base)),
+                4 => sums.copy_from_slice(&sums_of_4(&input, base)),
+                _ => sums.copy_from_slice(&sums_of_2(&input, base)),
             }
+            blocks::finish::<E, R, PAIRS>(sums, &end, &ready);
         }
-        finish::<Lanes128, E, R, 2>(rows, end);
     }
 }
 
@@ -354,7 +358,23 @@ macro_rules! two_steps {
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "neon,i8mm")]
 #[inline(never)]
-unsafe fn one_row<E: End>(input: &TileInput, end: &TileEnd) {
+unsafe fn one_row<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
+    for panel in 0..panels {
+        // SAFETY: the caller's.
+        unsafe {
+            let end = end_of_panel(end, panel * NR);
+            finish::<Lanes128, E, 1, 2>([row_by_panel(&input.panel(panel))], &end);
+        }
+    }
+}
+
+/// The sums of [`one_row`].
+///
+/// # Safety
+/// As [`MicroKernel::tile`], for one panel.
+#[target_feature(enable = "neon,i8mm")]
+#[inline]
+unsafe fn row_by_panel(input: &TileInput) -> [int32x4_t; 2] {
     // SAFETY: the packed row and the panel are readable for whole steps, of which the row has 8 bytes; the assembly reads
     // `steps` of them and changes the registers named and flags, nothing else.
     unsafe {
@@ -412,6 +432,6 @@ unsafe fn one_row<E: End>(input: &TileInput, end: &TileEnd) {
             let odd = vzip2q_s64(half(odd[2 * q]), half(odd[2 * q + 1]));
             *vector = vaddq_s32(vreinterpretq_s32_s64(even), vreinterpretq_s32_s64(odd));
         }
-        finish::<Lanes128, E, 1, 2>([row], end);
+        row
     }
 }

@@ -2,20 +2,22 @@
 
 use core::arch::{aarch64::*, asm};
 
-use super::super::lanes::Lanes;
+use super::{super::lanes::Lanes, opaque};
 
 /// Four lanes.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Lanes128;
 
-/// Zero point as i16, and the range as i8.
+/// A range of i8, or of u8 less 128.
 #[derive(Clone, Copy)]
 pub(in super::super) struct ByteRange {
-    zero_point: int16x8_t,
-    min: int8x16_t,
-    max: int8x16_t,
-    /// What turns i8 into the bytes of the range: 0, or the sign bit.
-    flip: int8x16_t,
+    zero_point: i32,
+    min: i32,
+    max: i32,
+    /// What is taken off: 0 or 128.
+    lower: i32,
+    /// This is not all of i8.
+    limited: bool,
 }
 
 // SAFETY: loads and stores touch 4 elements of their type, `store_low_bytes` 4 bytes.
@@ -108,37 +110,55 @@ unsafe impl Lanes for Lanes128 {
             vst1q_u8(p, vuzp1q_u8(low, high));
         }
     }
+    #[inline(always)]
+    fn row<T>(first: *mut T, before: *mut T, row: usize, stride: usize) -> *mut T {
+        if row == 0 { first } else { opaque(before.wrapping_add(stride)).cast_mut() }
+    }
     type ByteRange = ByteRange;
+    type Bytes = int8x16_t;
+    const LIMITS_TOGETHER: bool = true;
     #[inline(always)]
     unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> ByteRange {
+        // A range of u8 is taken as one of i8, 128 lower.
+        let lower = if min >= 0 { 128 } else { 0 };
+        let limited = (min, max) != (i8::MIN.into(), i8::MAX.into());
+        ByteRange { zero_point: zero_point - lower, min: min - lower, max: max - lower, lower, limited }
+    }
+    #[inline(always)]
+    unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange) -> int8x16_t {
         // SAFETY: the CPU has NEON.
         unsafe {
-            // A range of u8 is taken as one of i8, 128 lower.
-            let lower = if min >= 0 { 128 } else { 0 };
-            ByteRange {
-                zero_point: vdupq_n_s16((zero_point - lower) as i16),
-                min: vdupq_n_s8((min - lower) as i8),
-                max: vdupq_n_s8((max - lower) as i8),
-                flip: vdupq_n_s8(lower as i8),
-            }
+            let zero_point = vdupq_n_s16(to.zero_point as i16);
+            let [a, b, c, d] = steps;
+            let [a, b, c, d] = [vcvtnq_s32_f32(a), vcvtnq_s32_f32(b), vcvtnq_s32_f32(c), vcvtnq_s32_f32(d)];
+            // Every step saturates, and what has saturated stays outside of 8 bits.
+            let low = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(a), b), zero_point);
+            let high = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(c), d), zero_point);
+            vqmovn_high_s16(vqmovn_s16(low), high)
         }
     }
     #[inline(always)]
-    unsafe fn store_steps<const TOGETHER: usize>(
-        steps: [Self::F; 4],
-        to: &ByteRange,
+    unsafe fn limits(to: &ByteRange) -> bool {
+        to.limited
+    }
+    #[inline(always)]
+    unsafe fn limit(bytes: int8x16_t, to: &ByteRange) -> int8x16_t {
+        // SAFETY: the CPU has NEON.
+        unsafe {
+            let (min, max) = (vdupq_n_s8(to.min as i8), vdupq_n_s8(to.max as i8));
+            // The flip turns i8 into the bytes of the range.
+            veorq_s8(vminq_s8(vmaxq_s8(bytes, min), max), vdupq_n_s8(to.lower as i8))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes<const TOGETHER: usize>(
+        bytes: int8x16_t,
+        _to: &ByteRange,
         p: [*mut u8; 4],
         count: usize,
     ) {
         // SAFETY: the CPU has NEON; the caller gives room for 4 bytes at each pointer that is stored to.
         unsafe {
-            let [a, b, c, d] = steps;
-            let [a, b, c, d] = [vcvtnq_s32_f32(a), vcvtnq_s32_f32(b), vcvtnq_s32_f32(c), vcvtnq_s32_f32(d)];
-            // Every step saturates, and what has saturated stays outside of 8 bits.
-            let low = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(a), b), to.zero_point);
-            let high = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(c), d), to.zero_point);
-            let bytes = vqmovn_high_s16(vqmovn_s16(low), high);
-            let bytes = veorq_s8(vminq_s8(vmaxq_s8(bytes, to.min), to.max), to.flip);
             let bytes = vreinterpretq_u8_s8(bytes);
             match TOGETHER {
                 4 => vst1q_u8(p[0], bytes),

@@ -1,9 +1,10 @@
 //! 64-bit ARM kernels.
 
-use core::arch::aarch64::*;
+use core::arch::{aarch64::*, asm};
 
-use super::{LhsRows, layout::padded};
+use super::{LhsRows, epilogue::TileEnd, layout::padded};
 
+mod blocks;
 mod depthwise;
 pub(crate) mod dotprod;
 pub(crate) mod i8mm;
@@ -22,18 +23,54 @@ fn next_rows_of_12(remaining: usize) -> usize {
     }
 }
 
+/// Columns that pass the rows of a tile while those are in the first cache level: the group's panels are read once a tile.
+const GROUP_COLS: usize = 64;
+
+/// The same address, of which the compiler knows nothing: an address of one row is made from that of the one before, and what
+/// ends of tiles need is read where they need it. Else the addresses of every row would be made ready before the first panel of
+/// a group, for all that an epilogue may have, and kept in memory for want of registers.
+#[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written")]
+fn opaque<T>(mut pointer: *const T) -> *const T {
+    // SAFETY: no instruction at all.
+    unsafe { asm!("/* {0} */", inout(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer
+}
+
+/// The end of one panel of a group.
+#[inline(always)]
+fn end_of_panel<'a>(end: &TileEnd<'a>, col: usize) -> TileEnd<'a> {
+    // SAFETY: the pointer is the reference.
+    TileEnd { col, ..unsafe { *opaque(end) } }
+}
+
+/// `zip1` of 64-bit elements. The compiler makes an insertion of it, and copies the register that it would destroy.
+#[inline(always)]
+fn first_halves(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
+    let halves;
+    // SAFETY: reads and writes the registers named, nothing else.
+    unsafe {
+        asm!(
+            "zip1 {halves:v}.2d, {a:v}.2d, {b:v}.2d",
+            halves = lateout(vreg) halves, a = in(vreg) a, b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    halves
+}
+
 /// Bytes of a q register: what is packed of each row at a time.
 const BLOCK: usize = 16;
 
 /// Packs rows into panels of `next_rows(remaining)` rows, at most `MR`: of a panel of `h` rows, `value(i, k)` at
 /// `(k / KR) * KR * h + i * KR + k % KR`. Bytes are `src ^ flip`, with `flip` repeated every 16; beyond K, what stands for
-/// zero there.
+/// zero there. Without `FLIP`, `flip` is zeros, and costs nothing.
 ///
 /// # Safety
 /// As [`super::Kernel::pack_lhs`]; the CPU has NEON.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn pack_panels<const KR: usize, const MR: usize>(
+unsafe fn pack_panels<const KR: usize, const MR: usize, const FLIP: bool>(
     src: &LhsRows,
     flip: uint8x16_t,
     next_rows: impl Fn(usize) -> usize,
@@ -46,12 +83,12 @@ unsafe fn pack_panels<const KR: usize, const MR: usize>(
         unsafe {
             let from = src.ptr.add(row * src.row_stride);
             match height {
-                12 if MR >= 12 => pack_panel::<KR, 12>(from, src, flip, dst),
-                8 if MR >= 8 => pack_panel::<KR, 8>(from, src, flip, dst),
-                4 => pack_panel::<KR, 4>(from, src, flip, dst),
-                3 if MR == 4 => pack_panel::<KR, 3>(from, src, flip, dst),
-                2 => pack_panel::<KR, 2>(from, src, flip, dst),
-                _ => pack_panel::<KR, 1>(from, src, flip, dst),
+                12 if MR >= 12 => pack_panel::<KR, 12, FLIP>(from, src, flip, dst),
+                8 if MR >= 8 => pack_panel::<KR, 8, FLIP>(from, src, flip, dst),
+                4 => pack_panel::<KR, 4, FLIP>(from, src, flip, dst),
+                3 if MR == 4 => pack_panel::<KR, 3, FLIP>(from, src, flip, dst),
+                2 => pack_panel::<KR, 2, FLIP>(from, src, flip, dst),
+                _ => pack_panel::<KR, 1, FLIP>(from, src, flip, dst),
             }
             dst = dst.add(height * padded(src.k, KR));
         }
@@ -59,82 +96,108 @@ unsafe fn pack_panels<const KR: usize, const MR: usize>(
     }
 }
 
-/// Packs one panel of `H` rows. Rows are taken in groups whose steps fill a register, 16 bytes of each at a time, and
-/// interleaved there.
+/// Packs one panel of `H` rows: two blocks of each row at a time, which one instruction loads.
 ///
 /// # Safety
 /// As [`pack_panels`], for the `H` rows from `from`.
 #[target_feature(enable = "neon")]
 #[inline]
-unsafe fn pack_panel<const KR: usize, const H: usize>(
+unsafe fn pack_panel<const KR: usize, const H: usize, const FLIP: bool>(
     from: *const u8,
     src: &LhsRows,
     flip: uint8x16_t,
     dst: *mut u8,
 ) {
-    let group = H.min(BLOCK / KR);
     let (whole, tail) = (src.k / BLOCK, src.k % BLOCK);
-    for first in (0..H).step_by(group) {
-        // SAFETY: a row is readable for `whole` blocks and `tail` bytes. A block of the panel is `BLOCK * H` bytes; the group's
-        // part of a step is `group * KR` bytes at row `first`, and no step beyond the last that has values is written.
-        unsafe {
-            let row = |i: usize| from.add((first + i) * src.row_stride);
-            let to = dst.add(first * KR);
-            let mut values = [vdupq_n_u8(0); 4];
-            for block in 0..whole {
-                for i in 0..group {
-                    values[i] = veorq_u8(vld1q_u8(row(i).add(block * BLOCK)), flip);
-                }
-                let steps = interleave::<KR>(values, group);
-                for i in 0..group {
-                    vst1q_u8(to.add((block * group + i) * (BLOCK * H / group)), steps[i]);
-                }
+    // SAFETY: a row is readable for `whole` blocks and `tail` bytes. A block of the panel is `BLOCK * H` bytes, and no step
+    // beyond the last that has values is written.
+    unsafe {
+        let (mut at, mut to) = (from, dst);
+        for _ in 0..whole / 2 {
+            pack_blocks::<KR, H, 2, FLIP>(at, src.row_stride, flip, to);
+            at = at.add(2 * BLOCK);
+            to = to.add(2 * BLOCK * H);
+        }
+        if whole % 2 == 1 {
+            pack_blocks::<KR, H, 1, FLIP>(at, src.row_stride, flip, to);
+            to = to.add(BLOCK * H);
+        }
+        if tail > 0 {
+            // A block of the panel, of which the steps that have values are copied.
+            let (mut rows, mut block) = ([[0u8; BLOCK]; H], [[0u8; BLOCK]; H]);
+            for i in 0..H {
+                let bytes = tail_block(from.add(i * src.row_stride), src.k, flip);
+                vst1q_u8(rows[i].as_mut_ptr(), bytes);
             }
-            if tail > 0 {
-                for i in 0..group {
-                    values[i] = tail_block(row(i), src.k, flip);
-                }
-                let steps = interleave::<KR>(values, group);
-                let mut bytes = [0u8; 4 * BLOCK];
-                for i in 0..group {
-                    vst1q_u8(bytes[i * BLOCK..][..BLOCK].as_mut_ptr(), steps[i]);
-                }
-                for step in 0..tail.div_ceil(KR) {
-                    let part = bytes[step * group * KR..][..group * KR].as_ptr();
-                    part.copy_to_nonoverlapping(to.add(whole * BLOCK * H + step * H * KR), group * KR);
+            pack_blocks::<KR, H, 1, false>(rows.as_ptr().cast(), BLOCK, flip, block.as_mut_ptr().cast());
+            block.as_ptr().cast::<u8>().copy_to_nonoverlapping(to, padded(tail, KR) * H);
+        }
+    }
+}
+
+/// Packs `BLOCKS` blocks of each row. Rows are taken in groups whose steps fill a register, and interleaved there. All are
+/// loaded before any is stored, in the order of addresses, so that pairs of both are single instructions.
+///
+/// # Safety
+/// The blocks of `H` rows from `at` are readable, as many bytes at `to` writable; the CPU has NEON.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn pack_blocks<const KR: usize, const H: usize, const BLOCKS: usize, const FLIP: bool>(
+    at: *const u8,
+    row_stride: usize,
+    flip: uint8x16_t,
+    to: *mut u8,
+) {
+    let group = const { if H < BLOCK / KR { H } else { BLOCK / KR } };
+    let mut values = [[vdupq_n_u8(0); H]; BLOCKS];
+    // SAFETY: the caller's. The group's part of a step is `group * KR` bytes at row `first`.
+    unsafe {
+        for i in 0..H {
+            for block in 0..BLOCKS {
+                let bytes = vld1q_u8(at.add(i * row_stride + block * BLOCK));
+                values[block][i] = if FLIP { veorq_u8(bytes, flip) } else { bytes };
+            }
+        }
+        for (block, rows) in values.iter_mut().enumerate() {
+            for rows in rows.chunks_exact_mut(group) {
+                interleave::<KR>(rows);
+            }
+            for i in 0..group {
+                for first in (0..H).step_by(group) {
+                    vst1q_u8(to.add((block * group + i) * (BLOCK * H / group) + first * KR), rows[first + i]);
                 }
             }
         }
     }
 }
 
-/// Brings 16 bytes of each of `group` rows into the order of steps: `KR` bytes of each row, then the next `KR` of each.
+/// Brings 16 bytes of each of some rows into the order of steps: `KR` bytes of each row, then the next `KR` of each.
 #[target_feature(enable = "neon")]
 #[inline]
-fn interleave<const KR: usize>(rows: [uint8x16_t; 4], group: usize) -> [uint8x16_t; 4] {
+fn interleave<const KR: usize>(rows: &mut [uint8x16_t]) {
     let zip32 = |a, b| {
         let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
         [vreinterpretq_u8_u32(vzip1q_u32(a, b)), vreinterpretq_u8_u32(vzip2q_u32(a, b))]
     };
-    let zip64 = |a, b| {
-        let (a, b) = (vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b));
-        [vreinterpretq_u8_u64(vzip1q_u64(a, b)), vreinterpretq_u8_u64(vzip2q_u64(a, b))]
+    let transpose32 = |a, b| {
+        let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
+        [vreinterpretq_u8_u32(vtrn1q_u32(a, b)), vreinterpretq_u8_u32(vtrn2q_u32(a, b))]
     };
-    match (KR, group) {
-        (4, 4) => {
-            let ([a, b], [c, d]) = (zip32(rows[0], rows[2]), zip32(rows[1], rows[3]));
-            let ([s0, s1], [s2, s3]) = (zip32(a, c), zip32(b, d));
-            [s0, s1, s2, s3]
+    let zip64 = |a, b| {
+        let second = vzip2q_u64(vreinterpretq_u64_u8(a), vreinterpretq_u64_u8(b));
+        [first_halves(a, b), vreinterpretq_u8_u64(second)]
+    };
+    match (KR, rows) {
+        (4, [r0, r1, r2, r3]) => {
+            // Words are not zipped last: the compiler would take that for stores that interleave, which have no offsets and are
+            // slow on some cores.
+            let ([even01, odd01], [even23, odd23]) = (transpose32(*r0, *r1), transpose32(*r2, *r3));
+            ([*r0, *r2], [*r1, *r3]) = (zip64(even01, even23), zip64(odd01, odd23));
         }
-        (4, 2) => {
-            let [a, b] = zip32(rows[0], rows[1]);
-            [a, b, rows[2], rows[3]]
-        }
-        (8, 2) => {
-            let [a, b] = zip64(rows[0], rows[1]);
-            [a, b, rows[2], rows[3]]
-        }
-        _ => rows,
+        (4, [r0, r1]) => [*r0, *r1] = zip32(*r0, *r1),
+        (8, [r0, r1]) => [*r0, *r1] = zip64(*r0, *r1),
+        // One row.
+        _ => {}
     }
 }
 

@@ -32,11 +32,13 @@ use super::{
         Job, Kernel, LhsFormat, LhsRows, SumOffset,
         depthwise::depthwise_functions,
         drive::{self, MicroKernel, TileInput, next_part},
-        epilogue::{End, TileEnd, finish},
+        epilogue::{End, TileEnd, finish_from_base},
         layout::{self, padded},
         slices::slice_functions,
     },
+    GROUP_COLS,
     depthwise::Taps128,
+    end_of_panel,
     lanes128::Lanes128,
     pack_panels,
 };
@@ -85,7 +87,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
     let flip = if src.unsigned { 0x80 } else { 0 };
     let flip = vcombine_u8(vdup_n_u8(flip), vdup_n_u8(!flip));
     // SAFETY: the caller's.
-    unsafe { pack_panels::<KR, MR>(src, flip, |remaining| next_part(remaining, MR), dst) }
+    unsafe { pack_panels::<KR, MR, true>(src, flip, |remaining| next_part(remaining, MR), dst) }
 }
 
 /// # Safety
@@ -126,19 +128,21 @@ unsafe impl MicroKernel for NeonTiles {
     }
 
     #[inline(always)]
-    fn next_panels(_remaining: usize, _rows: usize) -> usize {
-        1
+    fn next_panels(remaining: usize, _rows: usize) -> usize {
+        remaining.min(GROUP_COLS / NR)
     }
 
+    const RAGGED_ALONE: bool = true;
+
     #[inline(always)]
-    unsafe fn tile<E: End>(rows: usize, _panels: usize, input: &TileInput, end: &TileEnd) {
+    unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                1 => tile::<E, 1>(input, end),
-                2 => tile::<E, 2>(input, end),
-                3 => tile::<E, 3>(input, end),
-                _ => tile::<E, 4>(input, end),
+                1 => tile::<E, 1>(panels, input, end),
+                2 => tile::<E, 2>(panels, input, end),
+                3 => tile::<E, 3>(panels, input, end),
+                _ => tile::<E, 4>(panels, input, end),
             }
         }
     }
@@ -163,14 +167,34 @@ unsafe impl MicroKernel for InOrderTiles {
         NeonTiles::next_panels(remaining, rows)
     }
 
+    const RAGGED_ALONE: bool = true;
+
     #[inline(always)]
     unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
         // SAFETY: the caller's.
         unsafe {
             match rows {
-                MR => tile_a53::<E>(input, end),
+                MR => tile_a53::<E>(panels, input, end),
                 _ => NeonTiles::tile::<E>(rows, panels, input, end),
             }
+        }
+    }
+}
+
+/// `R` rows by the panels of a group.
+///
+/// # Safety
+/// As [`MicroKernel::tile`].
+#[target_feature(enable = "neon")]
+#[inline(never)]
+unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
+    for panel in 0..panels {
+        // SAFETY: the caller's.
+        unsafe {
+            let sums = sums_of_panel::<R>(&input.panel(panel));
+            finish_sums::<E, R>(sums, &end_of_panel(end, panel * NR), &ready);
         }
     }
 }
@@ -180,8 +204,8 @@ unsafe impl MicroKernel for InOrderTiles {
 /// # Safety
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "neon")]
-#[inline(never)]
-unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
+#[inline]
+unsafe fn sums_of_panel<const R: usize>(input: &TileInput) -> [[int32x4_t; NR]; R] {
     // SAFETY: packed rows and the panel are readable for whole steps.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); NR]; R];
@@ -202,17 +226,35 @@ unsafe fn tile<E: End, const R: usize>(input: &TileInput, end: &TileEnd) {
             lhs = lhs.add(R * KR);
             rhs = rhs.add(NR * KR);
         }
-        finish_sums::<E, R>(sums, end);
+        sums
     }
 }
 
-/// Four rows by one panel, in the order of an in-order core: see the head of this file.
+/// Four rows by the panels of a group, in the order of an in-order core: see the head of this file.
 ///
 /// # Safety
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "neon")]
 #[inline(never)]
-unsafe fn tile_a53<E: End>(input: &TileInput, end: &TileEnd) {
+unsafe fn tile_a53<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the caller's.
+    let ready = unsafe { E::ready(end.epilogue) };
+    for panel in 0..panels {
+        // SAFETY: the caller's.
+        unsafe {
+            let sums = sums_in_order(&input.panel(panel));
+            finish_sums::<E, MR>(sums, &end_of_panel(end, panel * NR), &ready);
+        }
+    }
+}
+
+/// Four rows by one panel.
+///
+/// # Safety
+/// As [`MicroKernel::tile`].
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn sums_in_order(input: &TileInput) -> [[int32x4_t; NR]; MR] {
     let steps = input.k.div_ceil(KR);
     // SAFETY: packed rows and the panel are readable for `steps` whole steps of 64 bytes, of which there is at least one where
     // any is read. Each turn first moves the addresses on by a step, but for the last turn, which loads its own step once more.
@@ -332,21 +374,27 @@ unsafe fn tile_a53<E: End>(input: &TileInput, end: &TileEnd) {
                 options(nostack, readonly),
             );
         }
-        finish_sums::<E, MR>(sums, end);
+        sums
     }
 }
 
 /// Adds up the four parts of each sum, and finishes the tile.
 ///
 /// # Safety
-/// As [`finish`].
-#[target_feature(enable = "neon")]
-#[inline]
-unsafe fn finish_sums<E: End, const R: usize>(sums: [[int32x4_t; NR]; R], end: &TileEnd) {
-    let mut rows = [[vdupq_n_s32(0)]; R];
-    for (row, [s0, s1, s2, s3]) in rows.iter_mut().zip(sums) {
-        row[0] = vpaddq_s32(vpaddq_s32(s0, s1), vpaddq_s32(s2, s3));
-    }
+/// As [`finish_from_base`].
+#[inline(always)]
+unsafe fn finish_sums<E: End, const R: usize>(
+    sums: [[int32x4_t; NR]; R],
+    end: &TileEnd,
+    ready: &E::Ready<Lanes128>,
+) {
     // SAFETY: the caller's.
-    unsafe { finish::<Lanes128, E, R, 1>(rows, end) }
+    unsafe {
+        let base = end.base::<Lanes128>(0);
+        let mut rows = [[base]; R];
+        for (row, [s0, s1, s2, s3]) in rows.iter_mut().zip(sums) {
+            row[0] = vaddq_s32(vpaddq_s32(vpaddq_s32(s0, s1), vpaddq_s32(s2, s3)), base);
+        }
+        finish_from_base::<Lanes128, E, R, 1>(rows, end, ready);
+    }
 }

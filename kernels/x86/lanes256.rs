@@ -126,14 +126,10 @@ unsafe impl Lanes for Lanes256 {
             }
         }
     }
+    type Bytes = __m256i;
     #[inline(always)]
-    unsafe fn store_steps<const TOGETHER: usize>(
-        steps: [Self::F; 4],
-        to: &ByteRange,
-        p: [*mut u8; 4],
-        count: usize,
-    ) {
-        // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes at each pointer that is stored to.
+    unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange) -> __m256i {
+        // SAFETY: the CPU has AVX2.
         unsafe {
             // What is too large for i32 would convert to its smallest value, as what is too small does.
             let largest = _mm256_set1_ps(32767.0);
@@ -145,8 +141,26 @@ unsafe impl Lanes for Lanes256 {
             // Every step saturates, and what has saturated stays outside of 8 bits.
             let low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), to.zero_point);
             let high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), to.zero_point);
-            let bytes = _mm256_max_epi8(_mm256_packs_epi16(low, high), to.min);
-            let bytes = _mm256_xor_si256(_mm256_min_epi8(bytes, to.max), to.flip);
+            _mm256_packs_epi16(low, high)
+        }
+    }
+    #[inline(always)]
+    unsafe fn limit(bytes: __m256i, to: &ByteRange) -> __m256i {
+        // SAFETY: the CPU has AVX2.
+        unsafe {
+            let bytes = _mm256_min_epi8(_mm256_max_epi8(bytes, to.min), to.max);
+            _mm256_xor_si256(bytes, to.flip)
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes<const TOGETHER: usize>(
+        bytes: __m256i,
+        _to: &ByteRange,
+        p: [*mut u8; 4],
+        count: usize,
+    ) {
+        // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes at each pointer that is stored to.
+        unsafe {
             // Packing works within halves: the groups of four bytes are put in order.
             let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
             let (ab, cd) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));

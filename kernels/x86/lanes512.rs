@@ -86,8 +86,18 @@ unsafe impl Lanes for Lanes512 {
         // SAFETY: the caller's.
         unsafe { PlainRange::new(zero_point, min, max) }
     }
+    type Bytes = [Self::F; 4];
     #[inline(always)]
-    unsafe fn store_steps<const TOGETHER: usize>(
+    unsafe fn narrow(steps: [Self::F; 4], _to: &Self::ByteRange) -> [Self::F; 4] {
+        steps
+    }
+    #[inline(always)]
+    unsafe fn limit(steps: [Self::F; 4], to: &Self::ByteRange) -> [Self::F; 4] {
+        // SAFETY: the caller's.
+        unsafe { to.limit(steps) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes<const TOGETHER: usize>(
         steps: [Self::F; 4],
         to: &Self::ByteRange,
         p: [*mut u8; 4],
