@@ -58,6 +58,23 @@ pub static AARCH64: Target = Target {
     spills: |text| text.starts_with("st") && (text.contains("[sp") || text.contains("[x29")),
 };
 
+/// 32-bit ARM.
+pub static ARMV7: Target = Target {
+    objdump: "arm-linux-gnueabihf-objdump",
+    macs: |text| match name(text) {
+        "vmull.s8" | "vmlal.s8" | "vmlsl.s8" => 8,
+        _ => 0,
+    },
+    branches: |text| {
+        let name = name(text);
+        ["b", "beq", "bne"].contains(&name.split('.').next().unwrap_or_default())
+    },
+    spills: |text| {
+        let name = name(text);
+        (name.starts_with("vst") || name.starts_with("st")) && text.contains("[sp") || name.contains("push")
+    },
+};
+
 /// An instruction, as objdump prints it without its comment.
 pub struct Instruction<'a> {
     pub address: u64,
@@ -116,7 +133,10 @@ pub fn functions(text: &str) -> Vec<Vec<Instruction<'_>>> {
         } else if let Some((address, text)) = line.trim_start().split_once(":\t")
             && let Ok(address) = u64::from_str_radix(address, 16)
         {
-            let text = text.split_once("//").map_or(text, |(text, _comment)| text);
+            // `//` of 64-bit ARM, `@` of 32-bit ARM.
+            let text = ["//", "@ "]
+                .iter()
+                .fold(text, |text, comment| text.split_once(comment).map_or(text, |(text, _comment)| text));
             current.push(Instruction { address, text: text.trim(), function });
         }
     }

@@ -77,7 +77,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let log = Log::create(&workspace, "mca")?;
     step("packages", || debian::install(&workspace, &log, PACKAGES))?;
-    let tiles = step("build for aarch64, find the loops", || aarch64_tiles(&workspace, &log))?;
+    let tiles = step("build for ARM, find the loops", || arm_tiles(&workspace, &log))?;
     if let Some(text) = &args.listing {
         return list(&tiles, text);
     }
@@ -105,7 +105,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 /// The stage of `cargo xtask test`: no spills, and no figure below its record.
 pub fn check(workspace: &Workspace, log: &Log) -> Result<()> {
     debian::install(workspace, log, PACKAGES)?;
-    let (_, figures) = predict(workspace, log, &aarch64_tiles(workspace, log)?)?;
+    let (_, figures) = predict(workspace, log, &arm_tiles(workspace, log)?)?;
     let worse = record::compare(workspace, &figures)?;
     ensure!(worse.is_empty(), "{worse}");
     Ok(())
@@ -119,9 +119,13 @@ fn step<T>(name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-fn aarch64_tiles(workspace: &Workspace, log: &Log) -> Result<Vec<Tile>> {
+/// The loops of 64- and of 32-bit ARM.
+fn arm_tiles(workspace: &Workspace, log: &Log) -> Result<Vec<Tile>> {
     let archive = debian::aarch64_library(workspace, log)?;
-    tiles::find(&loops::disassemble(log, &archive, &loops::AARCH64)?, &loops::AARCH64)
+    let mut all = tiles::find(&loops::disassemble(log, &archive, &loops::AARCH64)?, &loops::AARCH64)?;
+    let archive = debian::armv7_library(workspace, log)?;
+    all.extend(tiles::find(&loops::disassemble(log, &archive, &loops::ARMV7)?, &loops::ARMV7)?);
+    Ok(all)
 }
 
 /// What every loop reaches on every core.

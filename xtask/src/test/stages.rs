@@ -187,7 +187,7 @@ fn spills_aarch64() -> Stage {
 
 /// The loops on cores that are not at hand: none slower than recorded.
 fn predicted_aarch64() -> Stage {
-    Stage::new("aarch64-mca", "predicted speed of the loops, aarch64", |w, log| mca::check(w, log))
+    Stage::new("aarch64-mca", "predicted speed of the loops, ARM", |w, log| mca::check(w, log))
         .needs("debian")
 }
 
