@@ -13,10 +13,7 @@ use super::{
     slots,
     tiles::{Feature, LABEL, Tile},
 };
-use crate::{
-    loops,
-    run::{Log, Workspace},
-};
+use crate::run::{Log, Workspace};
 
 const LLVM_MCA: &str = "llvm-mca-22";
 
@@ -63,7 +60,7 @@ impl Core {
     /// The speed of each tile; none of those whose instructions the core, or its model, lacks.
     pub fn speeds(&self, workspace: &Workspace, log: &Log, tiles: &[Tile]) -> Result<Vec<Option<Speed>>> {
         // Of one target at a time.
-        let (v7, v8): (Vec<_>, Vec<_>) = (0..tiles.len()).partition(|&i| is_armv7(&tiles[i]));
+        let (v7, v8): (Vec<_>, Vec<_>) = (0..tiles.len()).partition(|&i| tiles[i].kernel.is_armv7());
         let mut all = vec![None; tiles.len()];
         for (triple, indices) in [("armv7", v7), ("aarch64", v8)] {
             let of_target: Vec<&Tile> = indices.iter().map(|&i| &tiles[i]).collect();
@@ -75,7 +72,7 @@ impl Core {
 
     fn runs(&self, tile: &Tile) -> bool {
         // The rules of issue slots are those of 64-bit code.
-        let has_model = !is_armv7(tile) || matches!(self.model, Model::LlvmMca { armv7: true });
+        let has_model = !tile.kernel.is_armv7() || matches!(self.model, Model::LlvmMca { armv7: true });
         has_model && tile.kernel.feature <= self.feature
     }
 
@@ -108,10 +105,6 @@ impl Core {
         };
         Ok(tiles.iter().map(|tile| if self.runs(tile) { speed(tile) } else { None }).collect())
     }
-}
-
-fn is_armv7(tile: &Tile) -> bool {
-    std::ptr::eq(tile.kernel.target, &loops::ARMV7)
 }
 
 /// What is read of llvm-mca's report.

@@ -27,6 +27,12 @@ pub struct Kernel {
     pub target: &'static Target,
 }
 
+impl Kernel {
+    pub fn is_armv7(&self) -> bool {
+        std::ptr::eq(self.target, &loops::ARMV7)
+    }
+}
+
 /// The one list of kernels. A loop that multiplies and belongs to none of them is an error.
 pub static KERNELS: &[Kernel] = &[
     Kernel {
@@ -269,6 +275,24 @@ mod tests {
         assert_eq!(name(2, &in_order), (Some(8), " in order".into()));
         assert_eq!(name(3, &format!("{path}::neon::tile_a53::<{end}>")), (None, String::new()));
         assert_eq!(name(4, &format!("{path}::neon::tile_a53_4")), (Some(4), " a53".into()));
+        let armv7 = "i8gemm::kernels::arm::tiles";
+        assert_eq!(name(5, &format!("{armv7}::tile_1")), (Some(1), String::new()));
+        assert_eq!(name(5, &format!("{armv7}::tile::<4>")), (Some(4), String::new()));
+    }
+
+    #[test]
+    fn registers_that_are_loaded() {
+        let counts = [
+            ("vld1.8\t{d0-d3}, [r1], ip", 2),
+            ("vld1.8\t{d4-d5}, [r4]!", 1),
+            ("vld1.8\t{d4}, [r4]!", 1),
+            ("ldp\tq2, q3, [x1, #64]", 2),
+            ("ldr\tq1, [x0], #16", 1),
+            ("vmull.s8\tq4, d4, d0", 0),
+        ];
+        for (text, count) in counts {
+            assert_eq!(loaded_registers(text), count, "{text}");
+        }
     }
 
     /// Two steps of one row by `smmla`: half of the products are of values that do not belong together.
