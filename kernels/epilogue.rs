@@ -20,24 +20,24 @@ const MAX_GROUPS: usize = 12;
 #[repr(C, align(64))]
 pub(super) struct Columns {
     /// Sum offset + i32 bias, and the zero-point term if all rows share their zero point.
-    base: Row<i32>,
-    zero_factor: Row<i32>,
-    rhs_zero: Row<i32>,
-    scale: Row<f32>,
-    bias: Row<f32>,
+    pub base: Row<i32>,
+    pub zero_factor: Row<i32>,
+    pub rhs_zero: Row<i32>,
+    pub scale: Row<f32>,
+    pub bias: Row<f32>,
     multiplier: Row<i32>,
     shift: Row<i32>,
 }
 
 /// One parameter of each column.
 #[repr(C, align(64))]
-struct Row<T>([MaybeUninit<T>; MAX_COLS]);
+pub(super) struct Row<T>([MaybeUninit<T>; MAX_COLS]);
 
 impl<T: Copy> Row<T> {
     const NEW: Self = Self([const { MaybeUninit::uninit() }; MAX_COLS]);
 
     #[inline(always)]
-    fn at(&self, column: usize) -> *const T {
+    pub fn at(&self, column: usize) -> *const T {
         self.0.as_ptr().wrapping_add(column).cast()
     }
 

@@ -108,10 +108,28 @@ pub fn aarch64_library(workspace: &Workspace, log: &Log) -> Result<PathBuf> {
     Ok(aarch64_release(workspace).join("libi8gemm.rlib"))
 }
 
+/// The library for ARMv7 in release mode. Its kernels need no `std`, which would take a minute to build.
+pub fn armv7_library(workspace: &Workspace, log: &Log) -> Result<PathBuf> {
+    let mut command = cargo_build_std(workspace, "build", ARMV7, "core");
+    log.check(command.args(["-p", "i8gemm", "--release", "--lib", "--no-default-features"]))?;
+    Ok(armv7_release(workspace).join("libi8gemm.rlib"))
+}
+
 /// A program of the workspace for aarch64 in release mode.
 pub fn aarch64_program(workspace: &Workspace, log: &Log, name: &str) -> Result<PathBuf> {
     log.check(cargo(workspace, "build", AARCH64).args(["-p", name, "--release"]))?;
     Ok(aarch64_release(workspace).join(name))
+}
+
+/// A program of the workspace for ARMv7 in release mode.
+pub fn armv7_program(workspace: &Workspace, log: &Log, name: &str) -> Result<PathBuf> {
+    let mut command = cargo_build_std(workspace, "build", ARMV7, "std,panic_abort");
+    log.check(command.args(["-p", name, "--release"]))?;
+    Ok(armv7_release(workspace).join(name))
+}
+
+fn armv7_release(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("debian").join(ARMV7).join("release")
 }
 
 fn aarch64_release(workspace: &Workspace) -> PathBuf {

@@ -58,6 +58,23 @@ pub static AARCH64: Target = Target {
     spills: |text| text.starts_with("st") && (text.contains("[sp") || text.contains("[x29")),
 };
 
+/// 32-bit ARM.
+pub static ARMV7: Target = Target {
+    objdump: "arm-linux-gnueabihf-objdump",
+    macs: |text| match name(text) {
+        "vmull.s8" | "vmlal.s8" | "vmlsl.s8" => 8,
+        _ => 0,
+    },
+    branches: |text| {
+        let name = name(text);
+        ["b", "beq", "bne"].contains(&name.split('.').next().unwrap_or_default())
+    },
+    spills: |text| {
+        let name = name(text);
+        (name.starts_with("vst") || name.starts_with("st")) && text.contains("[sp") || name.contains("push")
+    },
+};
+
 /// An instruction, as objdump prints it without its comment.
 pub struct Instruction<'a> {
     pub address: u64,
@@ -116,7 +133,10 @@ pub fn functions(text: &str) -> Vec<Vec<Instruction<'_>>> {
         } else if let Some((address, text)) = line.trim_start().split_once(":\t")
             && let Ok(address) = u64::from_str_radix(address, 16)
         {
-            let text = text.split_once("//").map_or(text, |(text, _comment)| text);
+            // `//` of 64-bit ARM, `@` of 32-bit ARM.
+            let text = ["//", "@ "]
+                .iter()
+                .fold(text, |text, comment| text.split_once(comment).map_or(text, |(text, _comment)| text));
             current.push(Instruction { address, text: text.trim(), function });
         }
     }
@@ -173,6 +193,10 @@ mod tests {
         for other in ["smull\tv1.2d, v2.2s, v3.2s", "smull\tx1, w2, w3", "sadalp\tv1.4s, v2.8h", "ret"] {
             assert_eq!(aarch64(other), 0, "{other}");
         }
+        assert_eq!((ARMV7.macs)("vmlsl.s8\tq4, d5, d1"), 8);
+        for other in ["vmull.s16\tq4, d5, d1", "vpadal.s16\tq8, q4", "vmla.i32\tq0, q1, q2"] {
+            assert_eq!((ARMV7.macs)(other), 0, "{other}");
+        }
         assert_eq!((X86_64.macs)("vpdpbusd (%rax),%zmm1,%zmm2"), 64);
         assert_eq!((X86_64.macs)("vpmaddwd %ymm1,%ymm2,%ymm3"), 16);
     }
@@ -184,5 +208,27 @@ mod tests {
         assert_eq!(spills(&disassembly("vmovdqa 0x40(%rsp),%ymm3")), [0]);
         // A branch inside makes it an outer loop, which is not looked at.
         assert!(spills(&disassembly("jne    20 <kernel::tile+0x10>")).is_empty());
+    }
+
+    /// 32-bit ARM: the comment after `@`, what is stored to the stack, a call that is no branch.
+    #[test]
+    fn loops_of_armv7() {
+        let text = |store: &str| {
+            format!(
+                "00000010 <tile>:\n  10:\tbl\t80 <f>\n  14:\tvmull.s8\tq4, d4, d0\n  18:\t{store}\n  \
+                 1c:\tsubs\tr6, r6, #1\n  20:\tbne\t14 <tile+0x4>\t@ imm = #-20\n"
+            )
+        };
+        let spilling = ["vst1.8\t{d0-d1}, [sp]", "vpush\t{d8-d9}", "strd\tr0, [sp, #8]"];
+        for (stores, count) in [(&spilling[..], 1), (&["vst1.8\t{d0-d1}, [r2], r3", "vldr\td0, [sp]"], 0)] {
+            for store in stores {
+                let text = text(store);
+                let functions = functions(&text);
+                let found = inner_loops(&functions[1], &ARMV7);
+                assert_eq!((found.len(), found[0].len()), (1, 4));
+                assert_eq!(found[0][3].text, "bne\t14 <tile+0x4>");
+                assert_eq!(found[0].iter().filter(|i| (ARMV7.spills)(i.text)).count(), count, "{store}");
+            }
+        }
     }
 }

@@ -7,14 +7,19 @@ mod record;
 mod slots;
 mod tiles;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    debian, loops,
+    debian,
+    loops::{self, Target},
     run::{Log, Progress, Workspace},
 };
 use cores::{CORES, Speed};
@@ -77,7 +82,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let log = Log::create(&workspace, "mca")?;
     step("packages", || debian::install(&workspace, &log, PACKAGES))?;
-    let tiles = step("build for aarch64, find the loops", || aarch64_tiles(&workspace, &log))?;
+    let tiles = step("build for ARM, find the loops", || arm_tiles(&workspace, &log))?;
     if let Some(text) = &args.listing {
         return list(&tiles, text);
     }
@@ -97,16 +102,18 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         record::write(&workspace, &figures)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let worse = record::compare(&workspace, &figures)?;
+    let worse = record::compare(&workspace, &figures, None)?;
     eprint!("{worse}");
     Ok(if worse.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The stage of `cargo xtask test`: no spills, and no figure below its record.
-pub fn check(workspace: &Workspace, log: &Log) -> Result<()> {
+/// The stages of `cargo xtask test`: of the loops in a library or program for one target none spills, and no figure is below
+/// its record.
+pub fn check(workspace: &Workspace, log: &Log, file: &Path, target: &'static Target) -> Result<()> {
     debian::install(workspace, log, PACKAGES)?;
-    let (_, figures) = predict(workspace, log, &aarch64_tiles(workspace, log)?)?;
-    let worse = record::compare(workspace, &figures)?;
+    let tiles = tiles::find(&loops::disassemble(log, file, target)?, target)?;
+    let (_, figures) = predict(workspace, log, &tiles)?;
+    let worse = record::compare(workspace, &figures, Some(target))?;
     ensure!(worse.is_empty(), "{worse}");
     Ok(())
 }
@@ -119,9 +126,13 @@ fn step<T>(name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-fn aarch64_tiles(workspace: &Workspace, log: &Log) -> Result<Vec<Tile>> {
+/// The loops of 64- and of 32-bit ARM.
+fn arm_tiles(workspace: &Workspace, log: &Log) -> Result<Vec<Tile>> {
     let archive = debian::aarch64_library(workspace, log)?;
-    tiles::find(&loops::disassemble(log, &archive, &loops::AARCH64)?, &loops::AARCH64)
+    let mut all = tiles::find(&loops::disassemble(log, &archive, &loops::AARCH64)?, &loops::AARCH64)?;
+    let archive = debian::armv7_library(workspace, log)?;
+    all.extend(tiles::find(&loops::disassemble(log, &archive, &loops::ARMV7)?, &loops::ARMV7)?);
+    Ok(all)
 }
 
 /// What every loop reaches on every core.
@@ -229,6 +240,6 @@ fn data(workspace: &Workspace, name: &str) -> PathBuf {
     workspace.root.join("xtask/data").join(name)
 }
 
-fn read(path: &std::path::Path) -> Result<String> {
+fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -4,7 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -14,19 +14,19 @@ use serde::Serialize;
 
 use super::{
     json_lines, read, step,
-    tiles::{self, KERNELS, Tile},
+    tiles::{self, KERNELS, Kernel, Tile},
 };
 use crate::{
     debian,
-    loops::{self, functions},
+    loops::{self, Target, functions},
     run::{Log, Progress, Workspace},
 };
 
 /// The emulator that is linked dynamically: the static one takes no plugins.
 const PACKAGES: &[&str] = &["qemu-user"];
 
-/// M, K, N and how many times the bare loop's instructions for each product a call may take, where there is a
-/// limit.
+/// M, K, N and how many times the bare loop's instructions for each product a call of a 64-bit kernel may take, where there
+/// is a limit.
 const SHAPES: [([u64; 3], Option<f64>); 11] = [
     ([1, 1024, 1024], Some(1.3)),
     ([1, 4096, 4096], None),
@@ -73,6 +73,8 @@ struct Parts {
 
 /// The program whose calls are counted.
 struct Program {
+    target: &'static Target,
+    binary: PathBuf,
     disassembly: String,
     tiles: Vec<Tile>,
     /// Where its entry point is, before it is loaded.
@@ -86,25 +88,31 @@ pub fn main(workspace: &Workspace, only: Option<&str>, output: &str, json: bool)
         log.check(workspace.cargo().args(["build", "-p", "count-instructions", "--release"]))?;
         Ok(workspace.target.join("release/libcount_instructions.so"))
     })?;
-    let binary =
-        step("build the calls for aarch64", || debian::aarch64_program(workspace, &log, "one-call"))?;
-    let program = Program::read(&log, &binary)?;
-    let calls = KERNELS.iter().flat_map(|kernel| SHAPES.iter().map(move |shape| (kernel.name, shape)));
-    let calls = calls
-        .map(|(kernel, (shape, at_most))| (kernel, *shape, shape.map(|d| d.to_string()).join("x"), *at_most));
-    let chosen = |kernel: &str, name: &str| only.is_none_or(|only| only == kernel || name.contains(only));
+    let calls = KERNELS.iter().flat_map(|kernel| SHAPES.iter().map(move |shape| (kernel, shape)));
+    let calls = calls.map(|(kernel, (shape, at_most))| {
+        let at_most = at_most.filter(|_| !kernel.is_armv7());
+        (kernel, *shape, shape.map(|d| d.to_string()).join("x"), at_most)
+    });
+    let chosen =
+        |kernel: &Kernel, name: &str| only.is_none_or(|only| only == kernel.name || name.contains(only));
     let calls: Vec<_> = calls.filter(|(kernel, _, name, _)| chosen(kernel, name)).collect();
     ensure!(!calls.is_empty(), "no kernel is `{}` and no shape contains it", only.unwrap_or_default());
+    // Kernels of one target stand together.
+    let mut program: Option<Program> = None;
     let mut results = Vec::new();
     for (i, (kernel, shape, name, at_most)) in calls.iter().enumerate() {
-        let progress = Progress::start(format!("[{}/{}] {kernel}, {name}", i + 1, calls.len()));
+        let program = match program.take().filter(|program| std::ptr::eq(program.target, kernel.target)) {
+            Some(built) => program.insert(built),
+            None => program.insert(Program::build(workspace, &log, kernel)?),
+        };
+        let progress = Progress::start(format!("[{}/{}] {}, {name}", i + 1, calls.len(), kernel.name));
         // The difference of two runs is free of start-up and of packing the weights.
-        let count = |calls| program.count(workspace, &log, &plugin, &binary, kernel, shape, output, calls);
+        let count = |calls| program.count(workspace, &log, &plugin, kernel.name, shape, output, calls);
         let counts = count(1).and_then(|one| Ok((one, count(2)?)));
         progress.finish(if counts.is_ok() { "done" } else { "FAILED" });
         let (one, two) = counts?;
         let macs: u64 = shape.iter().product();
-        results.push(program.call(kernel, name, output, *at_most, macs, &one, &two)?);
+        results.push(program.call(kernel.name, name, output, *at_most, macs, &one, &two)?);
     }
     if json {
         print!("{}", json_lines(&results)?);
@@ -124,16 +132,17 @@ pub fn main(workspace: &Workspace, only: Option<&str>, output: &str, json: bool)
 }
 
 impl Program {
-    fn read(log: &Log, binary: &Path) -> Result<Self> {
-        let disassembly = loops::disassemble(log, binary, &loops::AARCH64)?;
-        let tiles = tiles::find(&disassembly, &loops::AARCH64)?;
-        let elf = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
-        // `e_entry` of a 64-bit little-endian ELF file.
-        let entry = elf
-            .get(24..32)
-            .and_then(|bytes| bytes.try_into().ok())
-            .context("the program has no ELF header")?;
-        Ok(Self { disassembly, tiles, entry: u64::from_le_bytes(entry) })
+    /// The program for the target of a kernel.
+    fn build(workspace: &Workspace, log: &Log, kernel: &Kernel) -> Result<Self> {
+        let name = if kernel.is_armv7() { "ARMv7" } else { "aarch64" };
+        let build = if kernel.is_armv7() { debian::armv7_program } else { debian::aarch64_program };
+        let binary = step(&format!("build the calls for {name}"), || build(workspace, log, "one-call"))?;
+        let target = kernel.target;
+        let disassembly = loops::disassemble(log, &binary, target)?;
+        let tiles = tiles::find(&disassembly, target)?;
+        let elf = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
+        let entry = entry(&elf).context("the program has no ELF header")?;
+        Ok(Self { target, binary, disassembly, tiles, entry })
     }
 
     /// How often each instruction is executed, by address, in a run of so many calls.
@@ -143,17 +152,17 @@ impl Program {
         workspace: &Workspace,
         log: &Log,
         plugin: &Path,
-        binary: &Path,
         kernel: &str,
         shape: &[u64; 3],
         output: &str,
         calls: u32,
     ) -> Result<HashMap<u64, u64>> {
         let out = workspace.target.join("xtask/calls.counts");
-        let mut qemu = workspace.command("qemu-aarch64");
+        let armv7 = std::ptr::eq(self.target, &loops::ARMV7);
+        let mut qemu = workspace.command(if armv7 { "qemu-arm" } else { "qemu-aarch64" });
         qemu.args(["-cpu", "max", "-plugin"])
             .arg(format!("{},out={}", plugin.display(), out.display()))
-            .arg(binary);
+            .arg(&self.binary);
         qemu.arg(kernel).args(shape.map(|d| d.to_string())).args([output, &calls.to_string()]);
         log.check(&mut qemu)?;
         by_instruction(&read(&out)?, self.entry).context("the counter's file does not read as expected")
@@ -191,9 +200,12 @@ impl Program {
             let outside = function.iter().filter(|i| !loops.contains(&i.address));
             let count: u64 = outside.map(|i| difference(&i.address)).sum();
             // A loop may have been moved into the function that goes through the tiles.
-            if self.tiles.iter().any(|tile| tile.function == name && !name.ends_with("::multiply")) {
+            let of_tiles =
+                self.tiles.iter().any(|tile| tile.function == name && !name.ends_with("::multiply"));
+            // 32-bit ARM: sums are made into outputs by functions of their own.
+            if of_tiles || ["::arm::ends::", "::arm::neon::tile"].iter().any(|part| name.contains(part)) {
                 in_tiles += count;
-            } else if ["pack_", "row_sums", "tail_block"].iter().any(|part| name.contains(part)) {
+            } else if ["pack_", "::pack::", "row_sums", "tail_block"].iter().any(|part| name.contains(part)) {
                 packing += count;
             }
             by_function.push((name, count));
@@ -226,6 +238,14 @@ impl Program {
     }
 }
 
+/// `e_entry` of a little-endian ELF file of 32 or 64 bits.
+fn entry(elf: &[u8]) -> Option<u64> {
+    match elf.get(4)? {
+        1 => Some(u32::from_le_bytes(elf.get(24..28)?.try_into().ok()?).into()),
+        _ => Some(u64::from_le_bytes(elf.get(24..32)?.try_into().ok()?)),
+    }
+}
+
 /// The counts of blocks, as the counter writes them, spread over their instructions; by the addresses of a program
 /// whose entry point is there.
 fn by_instruction(text: &str, entry: u64) -> Result<HashMap<u64, u64>> {
@@ -236,7 +256,7 @@ fn by_instruction(text: &str, entry: u64) -> Result<HashMap<u64, u64>> {
         let words = line.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
         let &[address, instructions, count] = words.as_slice() else { bail!("{line}") };
         let first = address.wrapping_sub(loaded).wrapping_add(entry);
-        // Of 4 bytes each.
+        // Of 4 bytes each: Thumb code, which is the C library's alone, adds to the whole but is not told apart.
         for i in 0..instructions {
             *counts.entry(first + 4 * i).or_default() += count;
         }

@@ -28,21 +28,24 @@ pub struct Core {
 }
 
 enum Model {
-    LlvmMca,
+    /// 64-bit code, and 32-bit code too where the model is said to have it: that of the others is of 64-bit code alone.
+    LlvmMca {
+        armv7: bool,
+    },
     Slots(slots::Core),
 }
 
 pub static CORES: &[Core] = &[
     Core { name: "cortex-a53", feature: Feature::Neon, model: Model::Slots(slots::Core::A53) },
     Core { name: "cortex-a55", feature: Feature::Dotprod, model: Model::Slots(slots::Core::A55) },
-    Core { name: "cortex-a57", feature: Feature::Neon, model: Model::LlvmMca },
-    Core { name: "cortex-a72", feature: Feature::Neon, model: Model::LlvmMca },
-    Core { name: "cortex-a510", feature: Feature::I8mm, model: Model::LlvmMca },
-    Core { name: "neoverse-n1", feature: Feature::Dotprod, model: Model::LlvmMca },
-    Core { name: "neoverse-n2", feature: Feature::I8mm, model: Model::LlvmMca },
-    Core { name: "neoverse-v1", feature: Feature::I8mm, model: Model::LlvmMca },
-    Core { name: "neoverse-v2", feature: Feature::I8mm, model: Model::LlvmMca },
-    Core { name: "apple-m1", feature: Feature::Dotprod, model: Model::LlvmMca },
+    Core { name: "cortex-a57", feature: Feature::Neon, model: Model::LlvmMca { armv7: true } },
+    Core { name: "cortex-a72", feature: Feature::Neon, model: Model::LlvmMca { armv7: true } },
+    Core { name: "cortex-a510", feature: Feature::I8mm, model: Model::LlvmMca { armv7: false } },
+    Core { name: "neoverse-n1", feature: Feature::Dotprod, model: Model::LlvmMca { armv7: false } },
+    Core { name: "neoverse-n2", feature: Feature::I8mm, model: Model::LlvmMca { armv7: false } },
+    Core { name: "neoverse-v1", feature: Feature::I8mm, model: Model::LlvmMca { armv7: false } },
+    Core { name: "neoverse-v2", feature: Feature::I8mm, model: Model::LlvmMca { armv7: false } },
+    Core { name: "apple-m1", feature: Feature::Dotprod, model: Model::LlvmMca { armv7: false } },
 ];
 
 /// What a loop reaches on a core, in products a cycle.
@@ -54,29 +57,53 @@ pub struct Speed {
 }
 
 impl Core {
-    /// The speed of each tile; none of those whose instructions the core lacks.
+    /// The speed of each tile; none of those whose instructions the core, or its model, lacks.
     pub fn speeds(&self, workspace: &Workspace, log: &Log, tiles: &[Tile]) -> Result<Vec<Option<Speed>>> {
+        // Of one target at a time.
+        let (v7, v8): (Vec<_>, Vec<_>) = (0..tiles.len()).partition(|&i| tiles[i].kernel.is_armv7());
+        let mut all = vec![None; tiles.len()];
+        for (triple, indices) in [("armv7", v7), ("aarch64", v8)] {
+            let of_target: Vec<&Tile> = indices.iter().map(|&i| &tiles[i]).collect();
+            let speeds = self.speeds_of(workspace, log, triple, &of_target)?;
+            indices.into_iter().zip(speeds).for_each(|(i, speed)| all[i] = speed);
+        }
+        Ok(all)
+    }
+
+    fn runs(&self, tile: &Tile) -> bool {
+        // The rules of issue slots are those of 64-bit code.
+        let has_model = !tile.kernel.is_armv7() || matches!(self.model, Model::LlvmMca { armv7: true });
+        has_model && tile.kernel.feature <= self.feature
+    }
+
+    fn speeds_of(
+        &self,
+        workspace: &Workspace,
+        log: &Log,
+        triple: &str,
+        tiles: &[&Tile],
+    ) -> Result<Vec<Option<Speed>>> {
         let mut bodies: Vec<Vec<&str>> = Vec::new();
-        for tile in tiles.iter().filter(|tile| tile.kernel.feature <= self.feature) {
+        for tile in tiles.iter().filter(|tile| self.runs(tile)) {
             bodies.push(tile.body.iter().map(String::as_str).collect());
             bodies.push(tile.arithmetic().collect());
+        }
+        if bodies.is_empty() {
+            return Ok(vec![None; tiles.len()]);
         }
         let mut cycles = match self.model {
             Model::Slots(core) => {
                 let cycles = |body: &Vec<&str>| f64::from(slots::cycles(core, body.iter().copied()));
                 bodies.iter().map(cycles).collect()
             }
-            Model::LlvmMca => llvm_mca(workspace, log, self.name, &bodies)?,
+            Model::LlvmMca { .. } => llvm_mca(workspace, log, self.name, triple, &bodies)?,
         }
         .into_iter();
         let mut speed = |tile: &Tile| {
             let macs = f64::from(tile.macs());
             Some(Speed { loops: macs / cycles.next()?, arithmetic: macs / cycles.next()? })
         };
-        Ok(tiles
-            .iter()
-            .map(|tile| if tile.kernel.feature <= self.feature { speed(tile) } else { None })
-            .collect())
+        Ok(tiles.iter().map(|tile| if self.runs(tile) { speed(tile) } else { None }).collect())
     }
 }
 
@@ -100,23 +127,30 @@ struct Summary {
 }
 
 /// Cycles of a turn of each loop, once it is steady. Equal loops are simulated once.
-fn llvm_mca(workspace: &Workspace, log: &Log, core: &str, bodies: &[Vec<&str>]) -> Result<Vec<f64>> {
+fn llvm_mca(
+    workspace: &Workspace,
+    log: &Log,
+    core: &str,
+    triple: &str,
+    bodies: &[Vec<&str>],
+) -> Result<Vec<f64>> {
+    let comment = if triple == "armv7" { "@" } else { "#" };
     let mut source = String::new();
     let mut regions = HashMap::new();
     for body in bodies {
         let next = regions.len();
         if *regions.entry(body).or_insert(next) == next {
             let text = body.join("\n").replace(LABEL, &format!("{LABEL}{next}"));
-            writeln!(source, "# LLVM-MCA-BEGIN\n{LABEL}{next}:\n{text}\n# LLVM-MCA-END")?;
+            writeln!(source, "{comment} LLVM-MCA-BEGIN\n{LABEL}{next}:\n{text}\n{comment} LLVM-MCA-END")?;
         }
     }
-    let file = workspace.target.join("xtask").join(format!("mca-{core}.s"));
+    let file = workspace.target.join("xtask").join(format!("mca-{triple}-{core}.s"));
     fs::write(&file, source).with_context(|| format!("cannot write {}", file.display()))?;
     let mut cycles = Vec::new();
     for turns in TURNS {
         let mut command = workspace.command(LLVM_MCA);
         command.args([
-            "--mtriple=aarch64",
+            &format!("--mtriple={triple}"),
             "--json",
             "--resource-pressure=false",
             "--instruction-info=false",

@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Figure, data, json_lines, read};
-use crate::run::Workspace;
+use super::{Figure, data, json_lines, read, tiles::KERNELS};
+use crate::{loops::Target, run::Workspace};
 
 /// A figure for each line, as `--json` prints them.
 const FILE: &str = "mca.jsonl";
@@ -20,12 +20,16 @@ pub fn write(workspace: &Workspace, figures: &[Figure]) -> Result<()> {
     Ok(())
 }
 
-/// What is worse than recorded, a line each.
-pub fn compare(workspace: &Workspace, figures: &[Figure]) -> Result<String> {
+/// What is worse than recorded, a line each; of one target, if the figures are.
+pub fn compare(workspace: &Workspace, figures: &[Figure], target: Option<&Target>) -> Result<String> {
     let path = data(workspace, FILE);
     let parse =
         |line: &str| serde_json::from_str(line).with_context(|| format!("{}: {line}", path.display()));
-    let recorded = read(&path)?.lines().map(parse).collect::<Result<Vec<Figure>>>()?;
+    let mut recorded = read(&path)?.lines().map(parse).collect::<Result<Vec<Figure>>>()?;
+    if let Some(target) = target {
+        let kernel = |figure: &Figure| KERNELS.iter().find(|kernel| kernel.name == figure.kernel);
+        recorded.retain(|figure| kernel(figure).is_none_or(|kernel| std::ptr::eq(kernel.target, target)));
+    }
     Ok(worse(&recorded, figures))
 }
 

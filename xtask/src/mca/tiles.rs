@@ -24,7 +24,13 @@ pub struct Kernel {
     /// Columns of its tiles.
     columns: u32,
     pub feature: Feature,
-    target: &'static Target,
+    pub target: &'static Target,
+}
+
+impl Kernel {
+    pub fn is_armv7(&self) -> bool {
+        std::ptr::eq(self.target, &loops::ARMV7)
+    }
 }
 
 /// The one list of kernels. A loop that multiplies and belongs to none of them is an error.
@@ -71,6 +77,14 @@ pub static KERNELS: &[Kernel] = &[
         feature: Feature::Neon,
         target: &loops::AARCH64,
     },
+    Kernel {
+        name: "armv7_neon",
+        family: "armv7_neon",
+        symbol: "kernels::arm::tiles::",
+        columns: 4,
+        feature: Feature::Neon,
+        target: &loops::ARMV7,
+    },
 ];
 
 /// Where a loop's last instruction goes.
@@ -102,8 +116,7 @@ impl Tile {
 
     /// Registers loaded, for each instruction that multiplies.
     pub fn loads_per_multiply(&self) -> f64 {
-        let loads = self.body.iter().filter(|text| name(text).starts_with("ld"));
-        let registers: usize = loads.map(|text| 1 + usize::from(name(text).starts_with("ldp"))).sum();
+        let registers: usize = self.body.iter().map(|text| loaded_registers(text)).sum();
         let multiplies = self.body.iter().filter(|text| (self.kernel.target.macs)(text) > 0).count();
         registers as f64 / multiplies as f64
     }
@@ -179,6 +192,33 @@ pub fn find(disassembly: &str, target: &'static Target) -> Result<Vec<Tile>> {
     Ok(tiles)
 }
 
+/// Vector registers, on 32-bit ARM q registers, that an instruction loads.
+fn loaded_registers(text: &str) -> usize {
+    match name(text) {
+        // `{d0-d3}`: one q register for every two of d.
+        name if name.starts_with("vld1") => {
+            if text.contains('-') {
+                vld1_registers(text).div_ceil(2)
+            } else {
+                1
+            }
+        }
+        name if name.starts_with("ldp") => 2,
+        name if name.starts_with("ld") => 1,
+        _ => 0,
+    }
+}
+
+/// The d registers of the list of a `vld1`, as objdump prints it: `{d0-d3}`.
+fn vld1_registers(text: &str) -> usize {
+    let list = text.split(['{', '}']).nth(1).unwrap_or_default();
+    let mut ends = list.split('-').filter_map(|d| d.trim_start_matches('d').parse::<usize>().ok());
+    match (ends.next(), ends.next()) {
+        (Some(first), Some(last)) => last.saturating_sub(first) + 1,
+        _ => 1,
+    }
+}
+
 fn macs(body: &[Instruction], target: &Target) -> u32 {
     body.iter().map(|i| (target.macs)(i.text)).sum()
 }
@@ -235,6 +275,24 @@ mod tests {
         assert_eq!(name(2, &in_order), (Some(8), " in order".into()));
         assert_eq!(name(3, &format!("{path}::neon::tile_a53::<{end}>")), (None, String::new()));
         assert_eq!(name(4, &format!("{path}::neon::tile_a53_4")), (Some(4), " a53".into()));
+        let armv7 = "i8gemm::kernels::arm::tiles";
+        assert_eq!(name(5, &format!("{armv7}::tile_1")), (Some(1), String::new()));
+        assert_eq!(name(5, &format!("{armv7}::tile::<4>")), (Some(4), String::new()));
+    }
+
+    #[test]
+    fn registers_that_are_loaded() {
+        let counts = [
+            ("vld1.8\t{d0-d3}, [r1], ip", 2),
+            ("vld1.8\t{d4-d5}, [r4]!", 1),
+            ("vld1.8\t{d4}, [r4]!", 1),
+            ("ldp\tq2, q3, [x1, #64]", 2),
+            ("ldr\tq1, [x0], #16", 1),
+            ("vmull.s8\tq4, d4, d0", 0),
+        ];
+        for (text, count) in counts {
+            assert_eq!(loaded_registers(text), count, "{text}");
+        }
     }
 
     /// Two steps of one row by `smmla`: half of the products are of values that do not belong together.

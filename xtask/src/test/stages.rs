@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use i8gemm::Kernel;
 
 use super::Stage;
@@ -200,8 +200,11 @@ fn spills_aarch64() -> Stage {
 
 /// The loops on cores that are not at hand: none slower than recorded.
 fn predicted_aarch64() -> Stage {
-    Stage::new("aarch64-mca", "predicted speed of the loops, aarch64", |w, log| mca::check(w, log))
-        .needs("debian")
+    let action = |w: &Workspace, log: &mut Log| {
+        let archive = debian::aarch64_library(w, log)?;
+        mca::check(w, log, &archive, &loops::AARCH64)
+    };
+    Stage::new("aarch64-mca", "predicted speed of the loops, aarch64", action).needs("debian")
 }
 
 /// Builds without `std` for machines that have none: here a forgotten `std` fails.
@@ -282,6 +285,12 @@ fn armv7() -> Vec<Stage> {
     let build = move |w: &Workspace, log: &mut Log| log.check(tests(w, ARMV7_CPU).arg("--no-run")).map(drop);
     let with_neon =
         move |w: &Workspace, log: &mut Log| run_pinned(log, &mut tests(w, ARMV7_CPU), Some("armv7_neon"));
+    // In a test that is built anyway: the loops are assembly, the same in every profile.
+    let predicted = move |w: &Workspace, log: &mut Log| {
+        let output = log.check(tests(w, ARMV7_CPU).arg("--no-run"))?;
+        let program = executable(&output, "tests/exact.rs").context("cargo named no program of the tests")?;
+        mca::check(w, log, &w.root.join(program), &loops::ARMV7)
+    };
     // The build holds the kernel; detection finds that the CPU cannot run it.
     let without_neon = move |w: &Workspace, log: &mut Log| {
         // The portable kernel is tried on other CPUs: here the choice is what matters.
@@ -291,6 +300,7 @@ fn armv7() -> Vec<Stage> {
     };
     vec![
         Stage::new("armv7-build", "build the tests, ARMv7", build).needs("debian"),
+        Stage::new("armv7-mca", "predicted speed of the loops, ARMv7", predicted).needs("armv7-build"),
         Stage::new("armv7-neon", "ARMv7 tests under QEMU", with_neon)
             .on("armv7_neon", ARMV7_CPU)
             .needs("armv7-build"),
@@ -298,6 +308,14 @@ fn armv7() -> Vec<Stage> {
             .on("portable", ARMV7_CPU_WITHOUT_NEON)
             .needs("armv7-build"),
     ]
+}
+
+/// The program that `cargo test --no-run` says it built of a source file: `Executable tests/exact.rs (PROGRAM)`.
+fn executable<'a>(output: &'a str, source: &str) -> Option<&'a str> {
+    let line = output
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("Executable ")?.strip_prefix(source))?;
+    line.trim().strip_prefix('(')?.strip_suffix(')')
 }
 
 /// Kernels that this x86 CPU lacks, with their instruction executed in software: `avx_vnni` on a CPU that has AVX2.
@@ -326,4 +344,17 @@ fn emulated_x86() -> Option<Stage> {
         run_pinned(log, &mut command, Some("avx_vnni"))
     };
     Some(Stage::new("emulated-avx_vnni", "tests, vpdpbusd in software", action).on("avx_vnni", cpu_name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_by_their_source() {
+        let output = "    Finished `test` profile\n  Executable unittests src/lib.rs (deps/i8gemm-1)\n  \
+                      Executable tests/exact.rs (deps/exact-2)\n";
+        assert_eq!(executable(output, "tests/exact.rs"), Some("deps/exact-2"));
+        assert_eq!(executable(output, "tests/bounds.rs"), None);
+    }
 }
