@@ -10,7 +10,7 @@
 //!   `value(i, k)` at `(k / 16) * 16 * h + i * 16 + k % 16`. `rhs`: panels of 4 columns, kr = 16: `value(k, n)` at
 //!   `(n / 4) * K16 * 4 + (k / 16) * 64 + (n % 4) * 16 + k % 16`. A pass takes 32 of each 64 bytes. The layouts are
 //!   those of the 64-bit `neon`.
-//! - Ceiling: three instructions for 16 MAC: 8 MAC/cycle on Cortex-A57, of which llvm-mca predicts 7.97 for each of the
+//! - Ceiling: three instructions for 16 MAC: 8 MAC/cycle on Cortex-A57, of which llvm-mca predicts all for each of the
 //!   loops; less on cores whose NEON takes several cycles for 128 bits (A7, A8, A9).
 //! - Exact: `p = a0*b0 - (~a1)*b1 = a0*b0 + a1*b1 + b1` lies in -32640..=32640, where `a0*b0 + a1*b1` itself would reach
 //!   32768 and wrap. The sum is too large by the weights of all second halves, a constant of each column that the epilogue
