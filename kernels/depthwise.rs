@@ -331,16 +331,20 @@ unsafe fn few<T: Taps, E: End, const UNSIGNED: bool>(
     // SAFETY: taps are readable for the block's channels, the copies for a whole block.
     unsafe {
         let mut sums = [[T::V::splat_i(0); 2]; 1];
-        let mut copies = [[0u8; MAX_BLOCK]; 2];
+        // Some pairs are copied before they are multiplied: between calls that copy, sums would not stay in registers.
+        let mut copies = [[[0u8; MAX_BLOCK]; 2]; 4];
         let mut weights = block.weights;
-        for first in (0..job.taps).step_by(2) {
-            for (i, copy) in copies.iter_mut().enumerate() {
+        for first in (0..job.taps).step_by(2 * copies.len()) {
+            let pairs = (job.taps - first).div_ceil(2).min(copies.len());
+            for (i, copy) in copies[..pairs].as_flattened_mut().iter_mut().enumerate() {
                 let Tap { ptr, step } = *run.taps.add((first + i).min(job.taps - 1));
                 ptr.add(done * step).copy_to_nonoverlapping(copy.as_mut_ptr(), block.count);
             }
-            let [a, b] = [0, 1].map(|i| Tap { ptr: copies[i].as_ptr(), step: 0 });
-            T::add::<UNSIGNED, 1>(a, b, weights, &mut sums);
-            weights = weights.add(2 * self::block::<T>());
+            for pair in &copies[..pairs] {
+                let [a, b] = [0, 1].map(|i| Tap { ptr: pair[i].as_ptr(), step: 0 });
+                T::add::<UNSIGNED, 1>(a, b, weights, &mut sums);
+                weights = weights.add(2 * self::block::<T>());
+            }
         }
         finish::<T::V, E, 1, 2>(sums, end);
     }

@@ -1,4 +1,5 @@
-//! Executes `vpdpbusd` in its VEX form in software, for tests of the `avx_vnni` kernel on CPUs that have AVX2 only.
+//! Executes `vpdpbusd` in its VEX form in software, for tests of the `avx_vnni` kernel on CPUs that have AVX2 only; and
+//! `vpdpwssd`, which the compiler makes of a multiply-add of i16 and an addition where it may.
 //!
 //! Preloaded (`LD_PRELOAD`) into a test binary that was built with `-C target-feature=+avxvnni`, so that detection says yes,
 //! it catches the CPU's "illegal instruction", computes the instruction's definition on the saved registers, and goes on
@@ -13,10 +14,19 @@ fn dot(sum: i32, a: [u8; 4], b: [u8; 4]) -> i32 {
     a.into_iter().zip(b).fold(sum, |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b as i8)))
 }
 
-/// A decoded `vpdpbusd`: vector registers by number, the last operand a register or an address.
+/// The definition of `vpdpwssd`: two products of i16 added to each i32, modulo 2^32.
+fn dot_words(sum: i32, a: [u8; 4], b: [u8; 4]) -> i32 {
+    let words = |v: [u8; 4]| [i16::from_le_bytes([v[0], v[1]]), i16::from_le_bytes([v[2], v[3]])];
+    let products = words(a).into_iter().zip(words(b)).map(|(a, b)| i32::from(a) * i32::from(b));
+    products.fold(sum, i32::wrapping_add)
+}
+
+/// A decoded `vpdpbusd` or `vpdpwssd`: vector registers by number, the last operand a register or an address.
 #[derive(Debug, PartialEq, Clone, Copy)]
 struct Instruction {
     length: u64,
+    /// It is `vpdpwssd`.
+    words: bool,
     /// 16 or 32.
     bytes: usize,
     sum: usize,
@@ -30,9 +40,9 @@ enum Operand {
     Address(u64),
 }
 
-/// Decodes `VEX.{128,256}.66.0F38.W0 50 /r`; `general` gives a general register by its number, `rip` is the address of the code.
+/// Decodes `VEX.{128,256}.66.0F38.W0 50 /r` and `52 /r`; `general` gives a general register by its number, `rip` is the address of the code.
 fn decode(code: &[u8; 16], rip: u64, general: impl Fn(u8) -> u64) -> Option<Instruction> {
-    let &[0xC4, p1, p2, 0x50, modrm, ..] = code else { return None };
+    let &[0xC4, p1, p2, opcode @ (0x50 | 0x52), modrm, ..] = code else { return None };
     // The prefix stores R, X, B and vvvv inverted. Map 0F38, W0, prefix 66.
     if p1 & 0x1F != 2 || p2 & 0x83 != 1 {
         return None;
@@ -77,6 +87,7 @@ fn decode(code: &[u8; 16], rip: u64, general: impl Fn(u8) -> u64) -> Option<Inst
     };
     Some(Instruction {
         length: length as u64,
+        words: opcode == 0x52,
         bytes: if p2 & 4 == 0 { 16 } else { 32 },
         sum: usize::from(reg + extend(0x80)),
         unsigned: usize::from(!p2 >> 3 & 15),
@@ -145,7 +156,8 @@ impl Vectors {
 }
 
 fn execute(instruction: &Instruction, vectors: &Vectors) {
-    let Instruction { bytes, sum, unsigned, signed, .. } = *instruction;
+    let Instruction { words, bytes, sum, unsigned, signed, .. } = *instruction;
+    let dot = if words { dot_words } else { dot };
     let a = vectors.read(unsigned);
     let b = match signed {
         Operand::Register(register) => vectors.read(register),
@@ -220,12 +232,22 @@ mod tests {
             decode(&code, 0x40_0000, general)
         };
         // vpdpbusd ymm11, ymm14, ymm3
-        let expected =
-            Instruction { length: 5, bytes: 32, sum: 11, unsigned: 14, signed: Operand::Register(3) };
+        let expected = Instruction {
+            length: 5,
+            words: false,
+            bytes: 32,
+            sum: 11,
+            unsigned: 14,
+            signed: Operand::Register(3),
+        };
         assert_eq!(decoded(&[0xC4, 0x62, 0x0D, 0x50, 0xDB]), Some(expected));
+        // vpdpwssd ymm11, ymm14, ymm3
+        let expected = Instruction { words: true, ..expected };
+        assert_eq!(decoded(&[0xC4, 0x62, 0x0D, 0x52, 0xDB]), Some(expected));
         // vpdpbusd xmm0, xmm1, [r9 + 4*rcx + 0x20]
         let address = Operand::Address(0x9000 + 4 * 0x1000 + 0x20);
-        let expected = Instruction { length: 7, bytes: 16, sum: 0, unsigned: 1, signed: address };
+        let expected =
+            Instruction { length: 7, words: false, bytes: 16, sum: 0, unsigned: 1, signed: address };
         assert_eq!(decoded(&[0xC4, 0xC2, 0x71, 0x50, 0x44, 0x89, 0x20]), Some(expected));
         // vpdpbusds, the saturating form, is another instruction.
         assert_eq!(decoded(&[0xC4, 0x62, 0x0D, 0x51, 0xDB]), None);
@@ -234,6 +256,11 @@ mod tests {
     #[target_feature(enable = "avx2,avxvnni")]
     fn trap(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
         _mm256_dpbusd_avx_epi32(sum, a, b)
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    fn trap_words(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        _mm256_dpwssd_avx_epi32(sum, a, b)
     }
 
     #[test]
@@ -247,5 +274,11 @@ mod tests {
             std::mem::transmute(trap(_mm256_set1_epi32(7), _mm256_set1_epi8(-1), _mm256_set1_epi8(-128)))
         };
         assert_eq!(sums, [7 + 4 * 255 * -128; 8]);
+        // SAFETY: as above.
+        let sums: [i32; 8] = unsafe {
+            let [a, b] = [_mm256_set1_epi16(-300), _mm256_set1_epi16(200)];
+            std::mem::transmute(trap_words(_mm256_set1_epi32(7), a, b))
+        };
+        assert_eq!(sums, [7 - 2 * 300 * 200; 8]);
     }
 }
