@@ -400,3 +400,17 @@ fn mistakes_are_errors_before_anything_is_written() -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// A window that fits once may be told any stride.
+#[test]
+fn strides_that_are_not_taken() -> Result<(), Error> {
+    let unit = QParams { scale: 1.0, zero_point: 0 };
+    let window = Window::new(1, 1).stride(usize::MAX, usize::MAX);
+    let conv =
+        Conv2d::<i8, i8>::new(Filters::new(3, 1, window), &[1.0; 3], None, StaticConfig::new(unit, unit))?;
+    let image = Nhwc::new(1, 1, 1, 3);
+    let (mut y, mut scratch) = ([0], conv.workspace(image)?);
+    conv.forward(&[1, 2, 4], image, &mut y, &mut scratch)?;
+    assert_eq!(y, [7]);
+    Ok(())
+}

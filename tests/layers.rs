@@ -378,3 +378,24 @@ fn mistakes_are_errors() {
     assert!(matches!(layer.forward(x, out, &mut [0; 4096]), Err(Error::Shape { .. })));
     assert_eq!(y, [7]);
 }
+
+/// Channels that pruning or a folded normalization left next to nothing still have their bias.
+#[test]
+fn a_bias_beside_tiny_weights() -> Result<(), Error> {
+    let (input, output) =
+        (QParams { scale: 1.0 / 255.0, zero_point: 0 }, QParams { scale: 0.02, zero_point: 0 });
+    let weights = [1e-6, 0.0, 0.5, -0.25];
+    let (bias, x) = ([3.0, 0.5], [255u8, 255]);
+    let config = StaticConfig::<u8>::new(input, output).relu();
+    let layer = StaticLinear::<u8, u8>::new(MatRef::row_major(&weights, 2, 2)?, Some(&bias), config)?;
+    let mut y = [0; 2];
+    let mut scratch = layer.workspace(1)?;
+    layer.forward(MatRef::row_major(&x, 1, 2)?, MatMut::row_major(&mut y, 1, 2)?, &mut scratch)?;
+    // 3.0 is 150 steps; 0.5 + 0.5 - 0.25 is 37.5, less what rounding takes from -0.25 of +-0.5.
+    assert_eq!(y, [150, 37]);
+    // Sums are integers: there is no other place for the bias.
+    let sums = StaticConfig::<i32>::sums(input);
+    let layer = StaticLinear::<u8, i32>::new(MatRef::row_major(&weights, 2, 2)?, Some(&bias), sums);
+    assert_eq!(layer.err(), Some(Error::Bias { index: 0, value: 3.0 }));
+    Ok(())
+}

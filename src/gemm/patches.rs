@@ -100,10 +100,10 @@ impl<'a, A: Operand> Patches<'a, A> {
             return None;
         }
         // Elements from one place of the window to the next across, down, and from image to image; where there is only one
-        // place in a direction its step is whatever suits the others.
+        // place in a direction its step, which may then be too large for a number, is whatever suits the others.
         let steps = [
-            (out.width, cols.stride * shape.channels),
-            (out.height, rows.stride * shape.width * shape.channels),
+            (out.width, cols.stride.wrapping_mul(shape.channels)),
+            (out.height, rows.stride.wrapping_mul(shape.width * shape.channels)),
             (out.batch, shape.height * shape.width * shape.channels),
         ];
         let mut stride = None;

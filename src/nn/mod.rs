@@ -10,9 +10,6 @@
 //! On the way in each row of activations becomes u8 with a scale and zero point of its own
 //! ([`DynamicQuantizer`](crate::quant::DynamicQuantizer)). The product is exact, so every kernel gives the same bits.
 //!
-//! Layers of images are quantized statically: input and output have scales and zero points that are known beforehand
-//! ([`StaticConfig`]), and bytes go in and come out.
-//!
 //! *Batch*: rows that do not know of each other. *Sequence*: T steps, one after the other; its matrix has T * batch rows, row
 //! `t * batch + b`: PyTorch's (T, batch, features) with the first two axes as one. *State*: what a recurrent layer carries
 //! from one step to the next. *Hidden size*: units of a recurrent layer.
@@ -23,8 +20,6 @@
 //! | [`Lstm`] | 4H x in, 4H x H, gates i, f, g, o | layers of long short-term memory, in one or both directions |
 //! | [`Gru`] | 3H x in, 3H x H, gates r, z, n | layers of gated recurrent units, in one or both directions |
 //! | [`Embedding`] | rows x features | rows of a table of 8 or 4 bits, as f32 |
-//! | [`Conv2d`] | out x in / groups x height x width | convolutions of NHWC images, statically quantized |
-//! | [`DepthwiseConv2d`] | out x 1 x height x width | the same, each channel by itself |
 //! | [`fold_batch_norm`] | output channels first | the layer before it and the normalization as one layer |
 //!
 //! # Static

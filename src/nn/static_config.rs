@@ -136,7 +136,8 @@ impl<'a, T> StaticConfig<'a, T> {
     }
 
     /// Keeps the bias in f32, in steps of the output, instead of rounding it to an i32 in units of the sums. Not for i32
-    /// output.
+    /// output. So does a layer by itself where the bias of some channel would not fit an i32 beside the sums, because all
+    /// weights of the channel are tiny; for i32 output that is [`Error::Bias`](crate::Error::Bias).
     #[must_use]
     pub fn float_bias(self) -> Self {
         Self { float_bias: true, ..self }

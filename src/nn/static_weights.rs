@@ -5,7 +5,7 @@ use core::{marker::PhantomData, ops::Range};
 
 use super::{StaticConfig, static_config::Target};
 use crate::{
-    Broadcast, Error, Operand, Output, OutputElement,
+    Broadcast, Error, MAX_SAFE_K, Operand, Output, OutputElement,
     gemm::{Bias, Kind, check_len, check_scales},
     quant::{Grouping, ParamList, Scheme},
 };
@@ -103,6 +103,9 @@ enum OwnedBias {
     F32(Vec<f32>),
 }
 
+/// Largest bias in units of the sums with which no sum of [`MAX_SAFE_K`] products leaves an i32.
+const MAX_BIAS: f64 = (i32::MAX as usize - MAX_SAFE_K * 255 * 128) as f64;
+
 impl<T: OutputElement> StaticOutput<T> {
     /// Of `outputs` channels.
     ///
@@ -134,12 +137,16 @@ impl<T: OutputElement> StaticOutput<T> {
                 if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
                     return Err(Error::Bias { index, value: bias[index] });
                 }
-                if config.float_bias {
-                    OwnedBias::F32(bias.iter().map(|b| b / divisor).collect())
-                } else {
-                    // `as` saturates.
-                    let steps = |(i, b): (usize, &f32)| libm::rint(f64::from(*b) / f64::from(sums(i))) as i32;
-                    OwnedBias::I32(bias.iter().enumerate().map(steps).collect())
+                let steps = |(i, b): (usize, &f32)| libm::rint(f64::from(*b) / f64::from(sums(i)));
+                let steps: Vec<f64> = bias.iter().enumerate().map(steps).collect();
+                // A channel whose weights are next to nothing, pruned or folded away, has sums of tiny steps.
+                let too_large = steps.iter().position(|steps| steps.abs() > MAX_BIAS);
+                match too_large {
+                    None if !config.float_bias => OwnedBias::I32(steps.iter().map(|&s| s as i32).collect()),
+                    Some(index) if matches!(config.target, Target::Sums) => {
+                        return Err(Error::Bias { index, value: bias[index] });
+                    }
+                    _ => OwnedBias::F32(bias.iter().map(|b| b / divisor).collect()),
                 }
             }
         };

@@ -169,13 +169,18 @@ impl<'a> Tensors<'a> {
         module: &str,
         make: impl FnOnce(&[RecurrentWeights], bool) -> Result<T, Error>,
     ) -> Result<T, LoadError> {
-        let bidirectional = self.has(&path(module, "weight_ih_l0_reverse"));
+        // Any part says that there is a layer, a direction, or biases: all of their tensors must be there.
+        let (mut last, mut bidirectional, mut biased) = (0, false, false);
+        for name in self.names() {
+            if let Some((part, layer, reverse)) = recurrent_part(module, name) {
+                last = layer.max(last);
+                bidirectional |= reverse;
+                biased |= part.starts_with("bias");
+            }
+        }
         let directions: &[&str] = if bidirectional { &["", "_reverse"] } else { &[""] };
         let mut cells = Vec::new();
-        for layer in 0.. {
-            if layer > 0 && !self.has(&path(module, &format!("weight_ih_l{layer}"))) {
-                break;
-            }
+        for layer in 0..=last {
             for direction in directions {
                 let name = |what: &str| format!("{what}_l{layer}{direction}");
                 let projection = path(module, &name("weight_hr"));
@@ -184,7 +189,11 @@ impl<'a> Tensors<'a> {
                 }
                 let input = self.matrix(module, &name("weight_ih"))?;
                 let hidden = self.matrix(module, &name("weight_hh"))?;
-                let biases = (self.bias(module, &name("bias_ih"))?, self.bias(module, &name("bias_hh"))?);
+                let bias = |what| match biased {
+                    true => self.with_axes(path(module, &name(what)), 1).map(|bias| Some(bias.values)),
+                    false => Ok(None),
+                };
+                let biases = (bias("bias_ih")?, bias("bias_hh")?);
                 cells.push((input, hidden, biases));
             }
         }
@@ -230,8 +239,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Length`] when values and shape do not agree, which those of a file do; [`Error::SizeOverflow`].
     pub fn matrix(&self) -> Result<MatRef<'_, f32>, Error> {
-        let rows = self.shape.first().copied().unwrap_or(1);
-        MatRef::row_major(&self.values, rows, self.values.len().checked_div(rows).unwrap_or(0))
+        let (rows, rest) = self.shape.split_first().unwrap_or((&1, &[]));
+        let overflow = Error::SizeOverflow { what: "tensor", rows: *rows, cols: usize::MAX };
+        let cols = rest.iter().try_fold(1usize, |cols, axis| cols.checked_mul(*axis)).ok_or(overflow)?;
+        MatRef::row_major(&self.values, *rows, cols)
     }
 }
 
@@ -241,6 +252,15 @@ fn values<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f3
 
 fn path(module: &str, name: &str) -> String {
     if module.is_empty() { name.to_string() } else { format!("{module}.{name}") }
+}
+
+/// A tensor of a recurrent layer: what it is, of which layer, and whether of the backward direction.
+fn recurrent_part<'n>(module: &str, name: &'n str) -> Option<(&'n str, usize, bool)> {
+    let name = name.strip_prefix(&path(module, ""))?;
+    let forward = name.strip_suffix("_reverse");
+    let (part, layer) = forward.unwrap_or(name).rsplit_once("_l")?;
+    let known = ["weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh"].contains(&part);
+    Some((part, layer.parse().ok()?, forward.is_some())).filter(|_| known)
 }
 
 fn made<T>(module: &str, layer: Result<T, Error>) -> Result<T, LoadError> {
@@ -293,6 +313,17 @@ mod tests {
             ("half.weight_ih_l0", Dtype::F32, &[4, 1], gates(1)),
             ("projected.weight_ih_l0", Dtype::F32, &[4, 1], gates(1)),
             ("projected.weight_hr_l0", Dtype::F32, &[1, 1], f32s([1.0])),
+            ("deep.weight_ih_l0", Dtype::F32, &[4, 1], gates(1)),
+            ("deep.weight_hh_l0", Dtype::F32, &[4, 1], gates(1)),
+            ("deep.bias_ih_l1", Dtype::F32, &[4], gates(1)),
+            ("deep.bias_hh_l0", Dtype::F32, &[4], gates(1)),
+            ("deep.bias_ih_l0", Dtype::F32, &[4], gates(1)),
+            ("both.weight_ih_l0", Dtype::F32, &[4, 1], gates(1)),
+            ("both.weight_hh_l0", Dtype::F32, &[4, 1], gates(1)),
+            ("both.weight_hh_l0_reverse", Dtype::F32, &[4, 1], gates(1)),
+            ("biased.weight_ih_l0", Dtype::F32, &[4, 1], gates(1)),
+            ("biased.weight_hh_l0", Dtype::F32, &[4, 1], gates(1)),
+            ("biased.bias_ih_l0", Dtype::F32, &[4], gates(1)),
             ("empty.weight", Dtype::F32, &[0, 3], vec![]),
         ]);
         let tensors = Tensors::new(&file).unwrap();
@@ -311,12 +342,18 @@ mod tests {
         assert!(linear("bias").starts_with("layer `bias`: "), "{}", linear("bias"));
         assert_eq!(lstm("half"), "there is no tensor `half.weight_hh_l0`");
         assert_eq!(lstm("projected"), "tensor `projected.weight_hr_l0`: such layers are not supported");
-        // No rows: what `Linear` says of such weights.
-        let none = MatRef::row_major(&[], 0, 0).unwrap();
-        match (tensors.linear("empty", config), Linear::with_config(none, None, config)) {
-            (Ok(layer), Ok(_)) => assert_eq!(layer.outputs(), 0),
-            (Err(LoadError::Layer { error, .. }), Err(expected)) => assert_eq!(error, expected),
-            (loaded, made) => panic!("{loaded:?}, {made:?}"),
+        let other = Tensor { values: vec![0.0; 4], shape: vec![2, 3] };
+        assert!(matches!(other.matrix(), Err(Error::Length { .. })));
+        let none = tensors.linear("empty", config).unwrap();
+        assert_eq!((none.outputs(), none.inputs()), (0, 3));
+        // Parts of a deeper network, or of one in both directions, are not a shallower one.
+        assert_eq!(lstm("deep"), "there is no tensor `deep.weight_ih_l1`");
+        assert_eq!(lstm("both"), "there is no tensor `both.weight_ih_l0_reverse`");
+        assert_eq!(lstm("biased"), "there is no tensor `biased.bias_hh_l0`");
+        // One of four features, in 8 and in 4 bits.
+        for bits in [8, 4] {
+            let embedding = tensors.embedding("bias", bits, config).unwrap();
+            assert_eq!((embedding.rows(), embedding.features()), (1, 2));
         }
     }
 }

@@ -15,7 +15,12 @@ impl Network {
         let [a, b] = op.inputs;
         let (x, shape) = (&before[a][..], Nhwc { batch, ..self.nodes[a].shape });
         let out = Nhwc { batch, ..op.shape };
-        let mut y = vec![0.0; out.elements()?];
+        let len = out.elements()?;
+        let mut y = Vec::new();
+        let overflow =
+            Error::SizeOverflow { what: "output of a node", rows: batch, cols: len / batch.max(1) };
+        y.try_reserve_exact(len).map_err(|_| overflow)?;
+        y.resize(len, 0.0);
         match &op.layer {
             Layer::Input | Layer::Flatten => y.copy_from_slice(x),
             Layer::Filters(trained) => convolve(x, shape, trained, out, &mut y),

@@ -258,7 +258,8 @@ impl QuantizedNetwork {
         mut visit: impl FnMut(usize, Values) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let batch = batch_of(x.len(), self.inputs())?;
-        check_shape("elements of out", batch * self.outputs(), out.len())?;
+        let overflow = Error::SizeOverflow { what: "out", rows: batch, cols: self.outputs() };
+        check_shape("elements of out", batch.checked_mul(self.outputs()).ok_or(overflow)?, out.len())?;
         let mut carver = Carver::new(scratch, self.workspace_size_with(batch, executor)?)?;
         let arena: &mut [u8] = carver.take(self.activation_bytes(batch)?, 1)?;
         let scratch = carver.rest();

@@ -91,7 +91,7 @@ impl Models {
                 pairs::pairs(effort, 1, &mut ours, &mut peer)?
             }
             Opponent::VectorSum => {
-                let mut sum = VectorSum { bytes: &bytes };
+                let mut sum = VectorSum { bytes: &bytes, work };
                 pairs::pairs(effort, 1, &mut ours, &mut sum)?
             }
             _ => {

@@ -307,7 +307,10 @@ impl Ring {
                 Some(mut ceiling) => meet(&mut ceiling),
                 None => Ok(None),
             },
-            Opponent::VectorSum => meet(&mut VectorSum { bytes: bytemuck::cast_slice(&operands.rhs) }),
+            Opponent::VectorSum => {
+                let bytes: &[u8] = bytemuck::cast_slice(&operands.rhs);
+                meet(&mut VectorSum { bytes, work: bytes.len() as f64 })
+            }
             Opponent::Rten => meet(&mut InProcess::new(operands, Rten::new(operands))),
             Opponent::Gemmkit => meet(&mut InProcess::new(operands, Gemmkit::new(operands, threads))),
             Opponent::Tract => meet(&mut InProcess::new(operands, Tract::new(operands, threads)?)),
