@@ -1,4 +1,4 @@
-//! The survey's dimensions, with random weights: time and size.
+//! A model as large as those of word-level benchmarks, with random weights: time and size.
 
 use std::{hint::black_box, time::Instant};
 

@@ -88,8 +88,8 @@ def main():
     texts = {"train": [], "watch": [], "test": []}
     chapters = {}
     for chapter, verse in verses(args.text):
-        index = chapters.setdefault(chapter, len(chapters))
-        texts[{0: "watch", 40: "test"}.get(index % 80, "train")].append(verse)
+        number = chapters.setdefault(chapter, len(chapters))
+        texts[{0: "watch", 40: "test"}.get(number % 80, "train")].append(verse)
     counts = Counter(token for verse in texts["train"] for token in tokens(verse))
     del counts[END]
     words = [UNKNOWN, END] + [word for word, _ in counts.most_common(WORDS - 2)]

@@ -93,7 +93,7 @@ fn time_in_turn(repeats: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f6
     (median(times_a), median(times_b))
 }
 
-/// The survey's worked example: the range -2..=6 as i8.
+/// A worked example: the range -2..=6 as i8.
 fn worked_example() -> Result<(), i8gemm::Error> {
     let params = QParams::affine(Levels::I8, -2.0, 6.0)?;
     let q: i8 = params.quantize(0.28);

@@ -36,7 +36,8 @@ pub struct BatchNorm<'a> {
 ///
 /// # Errors
 /// [`Error::Length`] for parameters that are not one for each channel and for weights that are no multiple of the channels;
-/// [`Error::NonFinite`] for what is NaN or infinite; [`Error::Parameter`] for a negative variance or a variance plus epsilon of 0.
+/// [`Error::NonFinite`] for what is NaN or infinite, or becomes it; [`Error::Parameter`] for a negative variance or a variance plus
+/// epsilon of 0.
 /// Nothing has been changed then.
 pub fn fold_batch_norm(weights: &mut [f32], bias: &mut [f32], norm: &BatchNorm) -> Result<(), Error> {
     let channels = bias.len();
@@ -60,20 +61,29 @@ pub fn fold_batch_norm(weights: &mut [f32], bias: &mut [f32], norm: &BatchNorm) 
             return Err(Error::Parameter { what, value, min: 0.0, max: f64::INFINITY });
         }
     }
-    for (channel, bias) in bias.iter_mut().enumerate() {
-        let factor = f64::from(norm.gamma[channel]) / libm::sqrt(spread(channel));
-        for weight in &mut weights[channel * each..][..each] {
-            *weight = (f64::from(*weight) * factor) as f32;
-        }
-        let centred = f64::from(*bias) - f64::from(norm.mean[channel]);
-        *bias = (centred * factor + f64::from(norm.beta[channel])) as f32;
-    }
+    let factor = |channel: usize| f64::from(norm.gamma[channel]) / libm::sqrt(spread(channel));
+    let weight = |index: usize, weight: f32| (f64::from(weight) * factor(index / each)) as f32;
+    let folded_bias = |channel: usize, bias: f32| {
+        let centred = f64::from(bias) - f64::from(norm.mean[channel]);
+        (centred * factor(channel) + f64::from(norm.beta[channel])) as f32
+    };
+    // What is finite may be too large for an f32 when it is folded.
+    check_each("folded weight", weights, weight)?;
+    check_each("folded bias", bias, folded_bias)?;
+    weights.iter_mut().enumerate().for_each(|(i, w)| *w = weight(i, *w));
+    bias.iter_mut().enumerate().for_each(|(i, b)| *b = folded_bias(i, *b));
     Ok(())
 }
 
 fn check_finite(what: &'static str, values: &[f32]) -> Result<(), Error> {
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(Error::NonFinite { what, index, value: values[index] }),
+    check_each(what, values, |_, value| value)
+}
+
+/// What becomes of each value is finite.
+fn check_each(what: &'static str, values: &[f32], of: impl Fn(usize, f32) -> f32) -> Result<(), Error> {
+    let mut all = values.iter().enumerate().map(|(index, &value)| (index, of(index, value)));
+    match all.find(|(_, value)| !value.is_finite()) {
+        Some((index, value)) => Err(Error::NonFinite { what, index, value }),
         None => Ok(()),
     }
 }
@@ -132,6 +142,15 @@ mod tests {
         assert!(matches!(
             fold(8, BatchNorm { mean: &[0.0, f32::NAN], ..good }),
             Err(Error::NonFinite { what: "mean", index: 1, .. })
+        ));
+        // Finite, but 3e38 / 1e-3 is not.
+        assert!(matches!(
+            fold(8, BatchNorm { gamma: &[1.0, 3e38], variance: &[1.0, 1e-6], ..good }),
+            Err(Error::NonFinite { what: "folded weight", index: 4, .. })
+        ));
+        assert!(matches!(
+            fold(8, BatchNorm { gamma: &[1.0, 2e38], ..good }),
+            Err(Error::NonFinite { what: "folded bias", index: 1, .. })
         ));
         // No channels: nothing to fold.
         let none = BatchNorm { mean: &[], variance: &[], gamma: &[], beta: &[], epsilon: 1e-5 };

@@ -13,7 +13,7 @@
 //! | [`Codebook`] | values from a table of 16 instead of a line |
 //! | [`binary_weights`], [`ternary_weights`] | weights of one bit and of three values |
 //!
-//! # Where this differs from the survey it follows
+//! # Where this differs from what is often written
 //!
 //! uint8 is unsigned. "Z = min(x)" is a real offset; a zero point is an integer, and 0 stays representable: every range is
 //! widened to hold it. Symmetric weights use -127..=127 ([`Levels::narrow`]), so that -128 is never produced; activations use

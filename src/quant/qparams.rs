@@ -10,7 +10,7 @@ use {
 
 /// Scale and zero point of quantized values: `r = scale * (q - zero_point)`.
 ///
-/// The worked example of the survey this crate follows, the range -2..=6 as i8:
+/// A worked example, the range -2..=6 as i8:
 /// ```
 /// use i8gemm::quant::{Levels, QParams};
 /// let p = QParams::affine(Levels::I8, -2.0, 6.0)?;

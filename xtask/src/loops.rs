@@ -66,8 +66,10 @@ pub static ARMV7: Target = Target {
         _ => 0,
     },
     branches: |text| {
-        let name = name(text);
-        ["b", "beq", "bne"].contains(&name.split('.').next().unwrap_or_default())
+        let name = name(text).split('.').next().unwrap_or_default();
+        let conditions =
+            ["", "eq", "ne", "cs", "cc", "mi", "pl", "vs", "vc", "hi", "ls", "ge", "lt", "gt", "le"];
+        name.strip_prefix('b').is_some_and(|condition| conditions.contains(&condition))
     },
     spills: |text| {
         let name = name(text);

@@ -96,7 +96,7 @@ impl Network {
     /// A convolution; a depthwise one where there are as many groups as input channels.
     ///
     /// # Errors
-    /// [`Error::Index`] for a node of another network; [`Error::Shape`] for other channels than the filters read;
+    /// [`Error::Index`] for a node that this network does not have; [`Error::Shape`] for other channels than the filters read;
     /// [`Error::Zero`], [`Error::Groups`], [`Error::Window`] for the filters; [`Error::Length`], [`Error::NonFinite`],
     /// [`Error::Bias`] for the weights; the errors of [`fold_batch_norm`]; [`Error::SizeOverflow`].
     pub fn conv2d(
@@ -143,9 +143,13 @@ impl Network {
         let out = filters.window.output(shape, filters.outputs)?;
         let nchw = weights.nchw;
         let (mut weights, bias) = weights.folded(filters.outputs, size)?;
-        let op = self.op(input)?;
+        let mut op = self.op(input)?;
         if let (true, Kind::Linear, Layer::Flatten) = (nchw, kind, &op.layer) {
-            let Nhwc { height, width, channels, .. } = self.nodes[op.inputs[0]].shape;
+            // The image that was flattened, be it more than once.
+            while matches!(op.layer, Layer::Flatten) {
+                op = &self.nodes[op.inputs[0]];
+            }
+            let Nhwc { height, width, channels, .. } = op.shape;
             let pixels = height * width;
             for row in weights.chunks_exact_mut(size) {
                 let trained = row.to_owned();

@@ -180,7 +180,7 @@ impl QuantizedNetwork {
     /// gives f32.
     ///
     /// # Errors
-    /// [`Error::Index`] for a node of another network.
+    /// [`Error::Index`] for a node that this network does not have.
     pub fn params(&self, node: Node) -> Result<QParams, Error> {
         let len = self.steps.len();
         let step = self.steps.get(node.index());

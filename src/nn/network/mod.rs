@@ -176,7 +176,7 @@ impl Network {
     /// The shape of a node's output for one example.
     ///
     /// # Errors
-    /// [`Error::Index`] for a node of another network.
+    /// [`Error::Index`] for a node that this network does not have.
     pub fn shape(&self, node: Node) -> Result<Nhwc, Error> {
         self.op(node).map(|op| op.shape)
     }

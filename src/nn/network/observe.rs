@@ -33,7 +33,8 @@ impl<O: Observer> Calibration<'_, O> {
     ///
     /// # Errors
     /// [`Error::Shape`] when `x` is not a whole number of examples; [`Error::NonFinite`] for NaN or infinity in `x`, unless the
-    /// observer ignores them, and in the output of a node for finite `x`; the observer's own. Nothing has been taken in then.
+    /// observer ignores them, and in the output of a node for finite `x`; the observer's own; the errors of
+    /// [`Kernel::best`](crate::Kernel::best). Nothing has been taken in then.
     pub fn observe(&mut self, x: &[f32]) -> Result<(), Error> {
         let outputs = self.network.activations(x)?;
         let engine = Engine::new(None)?;

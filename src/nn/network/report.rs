@@ -77,7 +77,7 @@ impl QuantizedNetwork {
                 return Err(Error::State { what: "a network whose nodes have other shapes" });
             }
         }
-        crate::quant::Engine::new(None)?.finite_extent("x", x)?;
+        crate::quant::Engine::new(Some(self.kernel()))?.finite_extent("x", x)?;
         let expected = network.activations(x)?;
         let batch = super::batch_of(x.len(), self.inputs())?;
         let mut layers = Vec::with_capacity(self.steps.len());

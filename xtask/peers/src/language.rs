@@ -1,4 +1,4 @@
-//! The language model of the survey at full size, beside its f32 form, PyTorch's, and the time that reading its weights takes.
+//! The language model of the example at full size, beside its f32 form, PyTorch's, and the time that reading its weights takes.
 
 use anyhow::Result;
 use i8gemm::Kernel;
