@@ -58,23 +58,23 @@ pub(super) unsafe trait MicroKernel {
     /// Depth of a step.
     const KR: usize;
 
-    /// Rows of the next tile when `remaining` of the job's `rows` are left: at most `MAX_ROWS`, at least 1 for
+    /// Rows of the next tile when `remaining` of the job's are left: at most `MAX_ROWS`, at least 1 for
     /// `remaining >= 1`. The packing of `lhs` follows the same rule.
-    fn next_rows(remaining: usize, rows: usize) -> usize;
+    fn next_rows(remaining: usize, job: &Job) -> usize;
 
-    /// Panels of the next group when `remaining` are left and the job has `rows` rows: at most `MAX_COLS` columns.
-    fn next_panels(remaining: usize, rows: usize) -> usize;
+    /// Panels of the next group when `remaining` of the job's are left: at most `MAX_COLS` columns.
+    fn next_panels(remaining: usize, job: &Job) -> usize;
 
     /// A panel whose columns are not all wanted is a group by itself, so that the others need no buffer: for kernels that lose
     /// nothing by it.
     const RAGGED_ALONE: bool = false;
 
-    /// Rewrites a group of panels into the job's scratch if `rows` rows will use it often enough.
+    /// Rewrites a group of panels into the job's scratch if that pays.
     ///
     /// # Safety
     /// As [`super::Kernel::multiply`].
     #[inline(always)]
-    unsafe fn widen(_rhs: *const i8, _panels: usize, _k: usize, _rows: usize, _scratch: *mut u8) -> bool {
+    unsafe fn widen(_rhs: *const i8, _panels: usize, _job: &Job) -> bool {
         false
     }
 
@@ -118,7 +118,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
     let corrects = job.epilogue.corrects();
     let mut col = 0;
     while col < job.cols {
-        let mut panels = K::next_panels((job.cols - col).div_ceil(K::NR), job.rows);
+        let mut panels = K::next_panels((job.cols - col).div_ceil(K::NR), job);
         let mut cols = (panels * K::NR).min(job.cols - col);
         if K::RAGGED_ALONE && panels > 1 && cols < panels * K::NR {
             panels -= 1;
@@ -128,7 +128,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
         unsafe {
             columns.fill::<K::V>(job.epilogue, job.first_col + col, cols, panels * K::NR);
             let rhs = job.rhs.add(col / K::NR * panel_stride);
-            let widened = K::widen(rhs, panels, job.k, job.rows, job.scratch);
+            let widened = K::widen(rhs, panels, job);
             let input = TileInput {
                 lhs: job.lhs,
                 lhs_stride: job.lhs_stride,
@@ -176,7 +176,7 @@ unsafe fn rows<K: MicroKernel, E: End>(
     };
     let mut row = 0;
     while row < job.rows {
-        let count = K::next_rows(job.rows - row, job.rows);
+        let count = K::next_rows(job.rows - row, job);
         // SAFETY: rows `row .. row + count` and columns `col .. col + cols` belong to the job; the buffer has room
         // for the largest tile.
         unsafe {

@@ -70,11 +70,11 @@ unsafe impl MicroKernel for Portable {
     const NR: usize = NR;
     const KR: usize = 1;
 
-    fn next_rows(remaining: usize, _rows: usize) -> usize {
+    fn next_rows(remaining: usize, _job: &Job) -> usize {
         next_part(remaining, MR)
     }
 
-    fn next_panels(_remaining: usize, _rows: usize) -> usize {
+    fn next_panels(_remaining: usize, _job: &Job) -> usize {
         1
     }
 

@@ -122,12 +122,12 @@ unsafe impl<const IN_ORDER: bool> MicroKernel for DotprodTiles<IN_ORDER> {
     const KR: usize = KR;
 
     #[inline(always)]
-    fn next_rows(remaining: usize, _rows: usize) -> usize {
+    fn next_rows(remaining: usize, _job: &Job) -> usize {
         next_rows_of_12(remaining)
     }
 
     #[inline(always)]
-    fn next_panels(remaining: usize, _rows: usize) -> usize {
+    fn next_panels(remaining: usize, _job: &Job) -> usize {
         remaining.min(GROUP_COLS / NR)
     }
 

@@ -101,12 +101,12 @@ unsafe impl MicroKernel for I8mmTiles {
     const KR: usize = KR;
 
     #[inline(always)]
-    fn next_rows(remaining: usize, _rows: usize) -> usize {
+    fn next_rows(remaining: usize, _job: &Job) -> usize {
         next_rows_of_12(remaining)
     }
 
     #[inline(always)]
-    fn next_panels(remaining: usize, _rows: usize) -> usize {
+    fn next_panels(remaining: usize, _job: &Job) -> usize {
         remaining.min(GROUP_COLS / NR)
     }
 

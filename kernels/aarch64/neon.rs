@@ -123,12 +123,12 @@ unsafe impl MicroKernel for NeonTiles {
     const KR: usize = KR;
 
     #[inline(always)]
-    fn next_rows(remaining: usize, _rows: usize) -> usize {
+    fn next_rows(remaining: usize, _job: &Job) -> usize {
         next_part(remaining, MR)
     }
 
     #[inline(always)]
-    fn next_panels(remaining: usize, _rows: usize) -> usize {
+    fn next_panels(remaining: usize, _job: &Job) -> usize {
         remaining.min(GROUP_COLS / NR)
     }
 
@@ -158,13 +158,13 @@ unsafe impl MicroKernel for InOrderTiles {
     const KR: usize = KR;
 
     #[inline(always)]
-    fn next_rows(remaining: usize, rows: usize) -> usize {
-        NeonTiles::next_rows(remaining, rows)
+    fn next_rows(remaining: usize, job: &Job) -> usize {
+        NeonTiles::next_rows(remaining, job)
     }
 
     #[inline(always)]
-    fn next_panels(remaining: usize, rows: usize) -> usize {
-        NeonTiles::next_panels(remaining, rows)
+    fn next_panels(remaining: usize, job: &Job) -> usize {
+        NeonTiles::next_panels(remaining, job)
     }
 
     const RAGGED_ALONE: bool = true;

@@ -105,13 +105,13 @@ unsafe impl MicroKernel for NeonTiles {
     const KR: usize = KR;
 
     #[inline(always)]
-    fn next_rows(remaining: usize, _rows: usize) -> usize {
+    fn next_rows(remaining: usize, _job: &Job) -> usize {
         next_part(remaining, MR)
     }
 
     /// 16 columns: rows of outputs are whole vectors of bytes.
     #[inline(always)]
-    fn next_panels(remaining: usize, _rows: usize) -> usize {
+    fn next_panels(remaining: usize, _job: &Job) -> usize {
         remaining.min(PANELS)
     }
 

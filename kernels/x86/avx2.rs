@@ -2,14 +2,15 @@
 //!
 //! - Instruction: `vpmaddwd` (16 products of i16, added in pairs to 8 i32) and `vpaddd`. Not `vpmaddubsw`, which is
 //!   twice as wide and saturates its pair sums at 16 bits.
-//! - Tile: 4 rows x 24 columns. Registers: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16; the third vector of
-//!   `rhs` is read by the multiplies themselves. A step is 12 multiplies and 12 additions, 6 cycles of four vector ports, in
-//!   30 instructions; 6 x 16 would take 32, and read `lhs` half as often again. A single row is 1 x 64.
+//! - Tile: 6 rows x 16 columns, of panels that the loop widens itself: 12 multiplies, 12 additions and 2 instructions that
+//!   widen are 6.5 cycles of four vector ports, in 32 instructions a step. Many rows of small K: 4 x 24, of panels widened
+//!   ahead: the 24 alone, 6 cycles, in 30. Registers of either: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16;
+//!   a third vector of `rhs` is read by the multiplies. A single row is 1 x 64.
 //! - `lhs`: rows widened to i16 (i8 and u8 keep their values), K padded with zero to even; a step broadcasts the 32 bits
 //!   of two values. `rhs`: panels of 8 columns of i8, kr = 2: `value(k, n)` at
-//!   `(n / 8) * K2 * 8 + (k / 2) * 16 + (n % 8) * 2 + k % 2`. When enough rows will pass a group of up to three panels, it is
-//!   first widened to i16 into scratch, step by step: the vectors of a tile then lie side by side. Otherwise `vpmovsxbw`
-//!   widens them as they are loaded, and weights cost one byte of memory traffic each.
+//!   `(n / 8) * K2 * 8 + (k / 2) * 16 + (n % 8) * 2 + k % 2`, widened by `vpmovsxbw` as they are loaded: weights cost one byte
+//!   of memory traffic each. A group that is widened ahead lies in scratch step by step, the vectors of a tile side by
+//!   side. It must fit the first cache level: beyond, or in blocks of K with sums that wait in memory, it gains nothing.
 //! - Ceiling: 32 MAC/cycle on CPUs with two multiply ports (16 MAC an instruction), as long as the additions find other
 //!   ports. Latency asks for no more sums: only the additions, of one cycle each, form chains.
 //! - Exact: a pair of products is at most 2 * 255 * 128 in magnitude; pairs and sums are i32.
@@ -26,15 +27,21 @@ use super::super::{
 };
 use super::{depthwise::Taps256, lanes256::Lanes256};
 
-const MR: usize = 4;
+/// Rows and panels of a tile that widens panels as it loads them.
+const MR: usize = 6;
+const GROUP: usize = 2;
 const NR: usize = 8;
 const KR: usize = 2;
 
-/// Panels of the widest group that several rows pass.
-const GROUP: usize = 3;
+/// Rows and panels of a tile of panels that were widened ahead.
+const WIDENED_ROWS: usize = 4;
+const WIDENED_GROUP: usize = 3;
 
 /// Rows from which widening a group of panels once is cheaper than widening it in every tile.
-const WIDEN_ROWS: usize = 9;
+const WIDEN_FROM_ROWS: usize = 32;
+
+/// Depth up to which a widened group leaves room for rows in a first-level cache of 32 KB.
+const WIDEN_TO_K: usize = 512;
 
 /// Steps of a turn of the hand-written loops.
 const TURN: usize = 4;
@@ -56,7 +63,9 @@ pub(crate) static KERNEL: Kernel = Kernel {
     kr: KR,
     lhs: LhsFormat::PackedAsIs,
     offset: SumOffset::None,
-    scratch: |k| (2 * padded(k, KR) * NR * GROUP).next_multiple_of(64),
+    scratch: |k| {
+        if k <= WIDEN_TO_K { (2 * padded(k, KR) * NR * WIDENED_GROUP).next_multiple_of(64) } else { 0 }
+    },
     lhs_stride,
     pack_lhs,
     row_sums,
@@ -122,6 +131,12 @@ unsafe fn multiply(job: &Job) {
     unsafe { drive::multiply::<Avx2Tiles>(job) }
 }
 
+/// Groups of panels are widened ahead.
+#[inline(always)]
+fn widens(job: &Job) -> bool {
+    job.rows >= WIDEN_FROM_ROWS && job.k <= WIDEN_TO_K
+}
+
 struct Avx2Tiles;
 
 // SAFETY: `tile` reads whole steps of padded rows and panels.
@@ -131,29 +146,29 @@ unsafe impl MicroKernel for Avx2Tiles {
     const KR: usize = KR;
 
     #[inline(always)]
-    fn next_rows(remaining: usize, _rows: usize) -> usize {
-        next_part(remaining, MR)
+    fn next_rows(remaining: usize, job: &Job) -> usize {
+        next_part(remaining, if widens(job) { WIDENED_ROWS } else { MR })
     }
 
     #[inline(always)]
-    fn next_panels(remaining: usize, rows: usize) -> usize {
-        match (rows, remaining) {
+    fn next_panels(remaining: usize, job: &Job) -> usize {
+        match (job.rows, remaining) {
             (1, 8..) => 8,
             (1, 4..) => 4,
             (1, 2..) => 2,
             (1, _) => 1,
-            _ => next_part(remaining, GROUP),
+            _ => next_part(remaining, if widens(job) { WIDENED_GROUP } else { GROUP }),
         }
     }
 
     #[inline(always)]
-    unsafe fn widen(rhs: *const i8, panels: usize, k: usize, rows: usize, scratch: *mut u8) -> bool {
+    unsafe fn widen(rhs: *const i8, panels: usize, job: &Job) -> bool {
         // There are groups of two and three; a panel by itself is all there is.
-        if rows < WIDEN_ROWS || panels == 1 {
+        if !widens(job) || panels == 1 {
             return false;
         }
         // SAFETY: the caller's.
-        unsafe { widen(rhs, panels, k, scratch) };
+        unsafe { widen(rhs, panels, job.k, job.scratch) };
         true
     }
 
@@ -173,14 +188,15 @@ unsafe impl MicroKernel for Avx2Tiles {
                 (false, 1, 4) => tile::<E, 1, 4, false>(input, end),
                 (false, 1, _) => tile::<E, 1, 8, false>(input, end),
                 (false, 2, 1) => tile::<E, 2, 1, false>(input, end),
-                (false, 2, 2) => tile::<E, 2, 2, false>(input, end),
-                (false, 2, _) => tile::<E, 2, 3, false>(input, end),
+                (false, 2, _) => tile::<E, 2, 2, false>(input, end),
                 (false, 3, 1) => tile::<E, 3, 1, false>(input, end),
-                (false, 3, 2) => tile::<E, 3, 2, false>(input, end),
-                (false, 3, _) => tile::<E, 3, 3, false>(input, end),
-                (false, _, 1) => tile::<E, 4, 1, false>(input, end),
-                (false, _, 2) => tile::<E, 4, 2, false>(input, end),
-                (false, _, _) => tile::<E, 4, 3, false>(input, end),
+                (false, 3, _) => tile::<E, 3, 2, false>(input, end),
+                (false, 4, 1) => tile::<E, 4, 1, false>(input, end),
+                (false, 4, _) => tile::<E, 4, 2, false>(input, end),
+                (false, 5, 1) => tile::<E, 5, 1, false>(input, end),
+                (false, 5, _) => tile::<E, 5, 2, false>(input, end),
+                (false, _, 1) => tile::<E, 6, 1, false>(input, end),
+                (false, _, _) => tile::<E, 6, 2, false>(input, end),
             }
         }
     }
@@ -220,8 +236,25 @@ unsafe fn tile<E: End, const R: usize, const Q: usize, const WIDENED: bool>(
     let mut sums = [[_mm256_setzero_si256(); Q]; R];
     // SAFETY: rows and panels are readable for whole steps; there are R x Q sums.
     unsafe {
+        fetch_outputs::<E, R, Q>(end);
         multiply_add::<R, Q, WIDENED>(sums.as_mut_ptr().cast(), input);
         finish::<Lanes256, E, R, Q>(sums, end);
+    }
+}
+
+/// Fetches the lines that a tile will write, in the time that its sums take: the stores of a large product would otherwise
+/// wait for memory one after the other. Where outputs are not aligned, the first line of a row is not whole and left alone.
+#[inline(always)]
+fn fetch_outputs<E: End, const R: usize, const Q: usize>(end: &TileEnd) {
+    for r in 0..R {
+        for line in (0..Q * NR * E::BYTES).step_by(64) {
+            let last = (r * end.out_stride + end.col + Q * NR) * E::BYTES - 1 - line;
+            let last = end.out.cast::<u8>().wrapping_add(last);
+            // SAFETY: fetching ahead writes nothing. CPUs without the instruction take it for no operation.
+            unsafe {
+                core::arch::asm!("prefetchw byte ptr [{}]", in(reg) last, options(readonly, nostack, preserves_flags));
+            }
+        }
     }
 }
 
@@ -326,15 +359,16 @@ unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
         ([$($register:tt $i:literal)*] $bytes:literal $first:expr, $($step:expr,)*) => {
             core::arch::asm!(
                 // Not every tile needs every stride.
-                "/* {s} {s3} {ps} */",
+                "/* {s} {s3} {s5} {ps} */",
                 "test {turns}, {turns}", "jz 3f",
-                "2:", $first, $($step,)* "add {p}, 16", concat!("add {b}, 4*", $bytes), "dec {turns}", "jnz 2b",
+                ".p2align 6", "2:", $first, $($step,)* "add {p}, 16", concat!("add {b}, 4*", $bytes), "dec {turns}", "jnz 2b",
                 "3:", "test {rest}, {rest}", "jz 5f",
                 "4:", $first, "add {p}, 4", concat!("add {b}, ", $bytes), "dec {rest}", "jnz 4b",
                 "5:",
                 p = inout(reg) input.lhs => _,
                 s = in(reg) input.lhs_stride,
                 s3 = in(reg) 3 * input.lhs_stride,
+                s5 = in(reg) 5 * input.lhs_stride,
                 b = inout(reg) input.rhs => _,
                 ps = in(reg) input.panel_stride,
                 turns = inout(reg) turns => _,
@@ -377,29 +411,16 @@ unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
             }
         }};
     }
-    /// Rows by three panels. There is no register for the third vector of bytes: it takes the first one's, in a pass of its
-    /// own.
+    /// Rows by three panels, which are always widened ahead.
     macro_rules! three {
         ($sums:tt $($row:literal $x:literal $y:literal $z:literal,)*) => {{
-            macro_rules! wide {
+            macro_rules! step {
                 ($d:literal $b0:literal $b1:literal $b2:literal) => {
                     concat!(load!("ymm12" $b0), load!("ymm13" $b1), $(row!($row $d; $x $y $z $b2)),*)
                 };
             }
-            macro_rules! bytes {
-                ($d:literal $b:literal) => {
-                    concat!(
-                        widen!("ymm12" "" $b), widen!("ymm13" " + {ps}" $b), $(row!($row $d; $x $y),)*
-                        widen!("ymm12" " + 2*{ps}" $b), $(row!($row $d; $z)),*
-                    )
-                };
-            }
-            if WIDENED {
-                turn!($sums "96" wide!("0" "0" "32" "64"), wide!("4" "96" "128" "160"),
-                    wide!("8" "192" "224" "256"), wide!("12" "288" "320" "352"),)
-            } else {
-                turn!($sums "16" bytes!("0" "0"), bytes!("4" "16"), bytes!("8" "32"), bytes!("12" "48"),)
-            }
+            turn!($sums "96" step!("0" "0" "32" "64"), step!("4" "96" "128" "160"),
+                step!("8" "192" "224" "256"), step!("12" "288" "320" "352"),)
         }};
     }
     // SAFETY: each step reads a whole step of each row and panel, and writes registers only.
@@ -412,6 +433,14 @@ unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
                 ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3]
                 "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
             ),
+            (5, 1) => one!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4]
+                "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3", " + 4*{s}" "4",
+            ),
+            (6, 1) => one!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5]
+                "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3", " + 4*{s}" "4", " + {s5}" "5",
+            ),
             (1, 2) => two!(["ymm0" 0 "ymm1" 1] "" "0" "1",),
             (2, 2) => two!(["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] "" "0" "1", " + {s}" "2" "3",),
             (3, 2) => two!(
@@ -421,6 +450,16 @@ unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
             (4, 2) => two!(
                 ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7]
                 "" "0" "1", " + {s}" "2" "3", " + 2*{s}" "4" "5", " + {s3}" "6" "7",
+            ),
+            (5, 2) => two!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7 "ymm8" 8 "ymm9" 9]
+                "" "0" "1", " + {s}" "2" "3", " + 2*{s}" "4" "5", " + {s3}" "6" "7", " + 4*{s}" "8" "9",
+            ),
+            (6, 2) => two!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7 "ymm8" 8 "ymm9" 9
+                 "ymm10" 10 "ymm11" 11]
+                "" "0" "1", " + {s}" "2" "3", " + 2*{s}" "4" "5", " + {s3}" "6" "7", " + 4*{s}" "8" "9",
+                " + {s5}" "10" "11",
             ),
             (2, 3) => three!(
                 ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5]

@@ -91,13 +91,13 @@ unsafe impl MicroKernel for Avx512VnniTiles {
     const KR: usize = KR;
 
     #[inline(always)]
-    fn next_rows(remaining: usize, rows: usize) -> usize {
-        if rows <= MR { remaining } else { next_part(remaining, 6) }
+    fn next_rows(remaining: usize, job: &Job) -> usize {
+        if job.rows <= MR { remaining } else { next_part(remaining, 6) }
     }
 
     #[inline(always)]
-    fn next_panels(remaining: usize, rows: usize) -> usize {
-        next_part(remaining, if rows == 7 || rows == 8 { 3 } else { 4 })
+    fn next_panels(remaining: usize, job: &Job) -> usize {
+        next_part(remaining, if matches!(job.rows, 7 | 8) { 3 } else { 4 })
     }
 
     #[inline(always)]

@@ -103,13 +103,13 @@ unsafe impl MicroKernel for AvxVnniTiles {
     const KR: usize = KR;
 
     #[inline(always)]
-    fn next_rows(remaining: usize, _rows: usize) -> usize {
+    fn next_rows(remaining: usize, _job: &Job) -> usize {
         next_part(remaining, MR)
     }
 
     #[inline(always)]
-    fn next_panels(remaining: usize, rows: usize) -> usize {
-        match rows {
+    fn next_panels(remaining: usize, job: &Job) -> usize {
+        match job.rows {
             1 => next_part(remaining, 4),
             2 => next_part(remaining, 3),
             3 => next_part(remaining, 2),
