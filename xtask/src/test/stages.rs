@@ -20,6 +20,7 @@ const TARGETS: &[&str] = &["--lib", "--tests"];
 /// What the tests of the crate and those of its examples are built with. The latter, once on this machine.
 const WITH_EXAMPLES: &[&str] =
     &["-p", "i8gemm", "-p", "i8gemm-examples", "--all-features", "--lib", "--tests", "--examples"];
+const WITHOUT_EXAMPLES: &[&str] = WITH_EXAMPLES.split_last().unwrap().1;
 /// Those tests that differ between kernels. The others ran on this machine, and run once for each emulated architecture.
 const KERNEL_TARGETS: &[&str] = &[
     "--lib", "--test", "exact", "--test", "bounds", "--test", "defects", "--test", "dispatch", "--test",
@@ -52,9 +53,6 @@ const AARCH64_CHOICES: [(&str, &str); 3] =
 /// Emulated 32-bit CPUs with and without NEON.
 const ARMV7_CPU: &str = "cortex-a15";
 const ARMV7_CPU_WITHOUT_NEON: &str = "cortex-a15,neon=off";
-/// Those tests that differ between kernels: a second of this machine is many there.
-const ARMV7_TARGETS: &[&str] =
-    &["--lib", "--test", "exact", "--test", "bounds", "--test", "defects", "--test", "dispatch"];
 
 /// Every stage; without those that need Debian's toolchain if `quick`.
 pub fn all(quick: bool) -> Vec<Stage> {
@@ -119,8 +117,8 @@ fn native() -> Vec<Stage> {
     stages.extend(kernels.chain([None]).map(|kernel| {
         let name = kernel.unwrap_or("unpinned");
         Stage::new(format!("native-{name}"), "native tests", move |w, log| {
-            // Examples too with the kernel that they get.
-            let targets = if kernel.is_none() { WITH_EXAMPLES } else { &[PACKAGE, TARGETS].concat() };
+            // Examples too with the kernel that they get. Of the same packages, or all would be built with other features again.
+            let targets = if kernel.is_none() { WITH_EXAMPLES } else { WITHOUT_EXAMPLES };
             run_pinned(log, w.cargo().arg("test").args(targets), kernel)
         })
         .on(name, &cpu)
@@ -279,7 +277,7 @@ fn armv7() -> Vec<Stage> {
     // An emulated CPU is slow: fewer random cases. The fixed ones all run.
     let tests = |w: &Workspace, cpu: &str| {
         let mut command = debian::cargo_build_std(w, "test", debian::ARMV7, "std,panic_abort");
-        command.args(PACKAGE).args(ARMV7_TARGETS);
+        command.args(PACKAGE).args(KERNEL_TARGETS);
         debian::emulate(&mut command, cpu).env("QUICKCHECK_TESTS", "20");
         command
     };
