@@ -147,7 +147,7 @@ unsafe impl MicroKernel for Avx2Tiles {
 
     #[inline(always)]
     fn next_rows(remaining: usize, job: &Job) -> usize {
-        next_part(remaining, if widens(job) { WIDENED_ROWS } else { MR })
+        if widens(job) { next_part(remaining, WIDENED_ROWS) } else { next_part(remaining, MR) }
     }
 
     #[inline(always)]
@@ -157,7 +157,8 @@ unsafe impl MicroKernel for Avx2Tiles {
             (1, 4..) => 4,
             (1, 2..) => 2,
             (1, _) => 1,
-            _ => next_part(remaining, if widens(job) { WIDENED_GROUP } else { GROUP }),
+            _ if widens(job) => next_part(remaining, WIDENED_GROUP),
+            _ => next_part(remaining, GROUP),
         }
     }
 
@@ -236,7 +237,9 @@ unsafe fn tile<E: End, const R: usize, const Q: usize, const WIDENED: bool>(
     let mut sums = [[_mm256_setzero_si256(); Q]; R];
     // SAFETY: rows and panels are readable for whole steps; there are R x Q sums.
     unsafe {
-        fetch_outputs::<E, R, Q>(end);
+        if R > 1 {
+            fetch_outputs::<E, R, Q>(end);
+        }
         multiply_add::<R, Q, WIDENED>(sums.as_mut_ptr().cast(), input);
         finish::<Lanes256, E, R, Q>(sums, end);
     }
