@@ -25,7 +25,7 @@ use super::super::{
     layout::{self, padded},
     slices::slice_functions,
 };
-use super::{depthwise::Taps256, lanes256::Lanes256};
+use super::{depthwise::Taps256, lanes256::Lanes256, sums};
 
 /// Rows and panels of a tile that widens panels as it loads them.
 const MR: usize = 6;
@@ -120,7 +120,7 @@ unsafe fn widen_rows(src: &LhsRows, dst: *mut u8, value: impl Fn(u8) -> i16) {
 #[target_feature(enable = "avx2")]
 unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
     // SAFETY: the caller's.
-    unsafe { layout::row_sums(src, src.unsigned, dst) }
+    unsafe { sums::row_sums(src, src.unsigned, dst) }
 }
 
 /// # Safety

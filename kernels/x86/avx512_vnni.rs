@@ -20,7 +20,7 @@ use super::super::{
     layout,
     slices::slice_functions,
 };
-use super::{depthwise::Taps512, lanes512::Lanes512, tail_word};
+use super::{depthwise::Taps512, lanes512::Lanes512, sums, tail_word};
 
 const KR: usize = 4;
 
@@ -71,7 +71,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
     // SAFETY: the caller's.
-    unsafe { layout::row_sums(src, true, dst) }
+    unsafe { sums::row_sums(src, true, dst) }
 }
 
 /// # Safety

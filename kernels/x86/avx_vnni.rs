@@ -19,7 +19,7 @@ use super::super::{
     layout,
     slices::slice_functions,
 };
-use super::{depthwise::Taps256, lanes256::Lanes256, tail_word};
+use super::{depthwise::Taps256, lanes256::Lanes256, sums, tail_word};
 
 const MR: usize = 6;
 const NR: usize = 16;
@@ -83,7 +83,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
 #[target_feature(enable = "avx2")]
 unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
     // SAFETY: the caller's.
-    unsafe { layout::row_sums(src, true, dst) }
+    unsafe { sums::row_sums(src, true, dst) }
 }
 
 /// # Safety

@@ -6,6 +6,7 @@ pub(crate) mod avx_vnni;
 mod depthwise;
 mod lanes256;
 mod lanes512;
+mod sums;
 
 /// The last 1 to 3 bytes of a row as a word whose other bytes are 0.
 ///
