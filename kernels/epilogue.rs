@@ -15,6 +15,9 @@ pub(super) const MAX_ROWS: usize = 12;
 /// Groups of four vectors of the largest tile of any kernel.
 const MAX_GROUPS: usize = 12;
 
+/// What changes no f32 when it is added, zeros of either sign included: an output without bias needs no branch.
+const NO_BIAS: f32 = -0.0;
+
 /// The column parameters of one group of panels, padded so that vectors can be read whole: made once for a group,
 /// used by every row tile that passes it. Only what the epilogue reads is written, so nothing needs clearing.
 #[repr(C, align(64))]
@@ -137,10 +140,10 @@ impl Columns {
                         if scales.step == 0 { V::splat_f(*from.ptr) } else { V::load_f(from.ptr.add(j)) };
                     V::store_f(scale, self.scale.at_mut(j));
                 }
-                if !bias.is_null() {
-                    for j in (0..width).step_by(V::LANES) {
-                        V::store_f(V::load_f(bias.add(start + j)), self.bias.at_mut(j));
-                    }
+                for j in (0..width).step_by(V::LANES) {
+                    let bias =
+                        if bias.is_null() { V::splat_f(NO_BIAS) } else { V::load_f(bias.add(start + j)) };
+                    V::store_f(bias, self.bias.at_mut(j));
                 }
             }
         }
@@ -177,10 +180,8 @@ impl Columns {
             Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } => {
                 // SAFETY: as above.
                 self.scale.fill(count, width, 0.0, |j| unsafe { scales.get(start + j) });
-                if !bias.is_null() {
-                    // SAFETY: as above.
-                    self.bias.fill(count, width, 0.0, |j| unsafe { *bias.add(start + j) });
-                }
+                // SAFETY: as above.
+                self.bias.fill(count, width, NO_BIAS, |j| unsafe { read_or(bias, start + j, NO_BIAS) });
             }
             Store::Fixed { multipliers, .. } => {
                 // SAFETY: as above.
@@ -244,10 +245,10 @@ impl TileEnd<'_> {
         unsafe { V::load_f(self.columns.scale.at(self.col + vector * V::LANES)) }
     }
 
-    /// Biases of a vector of columns, in outputs.
+    /// Biases of a vector of columns, in outputs, or what changes none.
     ///
     /// # Safety
-    /// As [`TileEnd::base`]; the store has an f32 bias.
+    /// As [`TileEnd::base`]; the store may have an f32 bias.
     #[inline(always)]
     pub unsafe fn bias<V: Lanes>(&self, vector: usize) -> V::F {
         // SAFETY: the caller's.
@@ -446,7 +447,7 @@ impl End for EndF32 {
         end: &TileEnd,
         _ready: &(),
     ) {
-        let Store::F32 { row_scales, bias, min, max, .. } = end.epilogue.store else { return };
+        let Store::F32 { row_scales, min, max, .. } = end.epilogue.store else { return };
         let out = end.out.cast::<f32>().wrapping_add(end.col);
         // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
         unsafe {
@@ -457,10 +458,7 @@ impl End for EndF32 {
                 let row_scale = V::splat_f(row_scales.get(end.row + r));
                 each!(q in 0..Q => {
                     let scale = V::mul_f(row_scale, end.scale::<V>(q));
-                    let mut value = V::mul_f(V::to_f(sums[r][q]), scale);
-                    if !bias.is_null() {
-                        value = V::add_f(value, end.bias::<V>(q));
-                    }
+                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), end.bias::<V>(q));
                     let value = V::min_f(V::max_f(value, min), max);
                     V::store_f(value, row.add(q * V::LANES));
                 });
