@@ -1,4 +1,5 @@
-//! Epilogues of [`super::neon`] as vector code: corrections by products of row and column values, and bytes rounded half to even.
+//! Epilogues of [`super::neon`] as vector code: corrections by products of row and column values, sums as they are, and bytes
+//! rounded half to even.
 //!
 //! NEON of this target flushes denormals to zero. Bytes do not show it: what is flushed is far below half a step, and too
 //! small to move a bias that is not. An f32 output would, so that one is left to scalar code.
@@ -30,6 +31,21 @@ pub(super) static HALF_EVEN: [[EndBytes; 2]; 4] = [
     [half_even::<2, 0>, half_even::<2, 1>],
     [half_even::<3, 0>, half_even::<3, 1>],
     [half_even::<4, 0>, half_even::<4, 1>],
+];
+
+/// Stores `rows` of sums, or adds them to those that are there.
+///
+/// Safety: `sums` are `rows` of `4 * Q`, one behind the other, `out` has room for as many at every `stride` elements, `base`
+/// a value for each column; `rows` is not 0; the CPU has NEON.
+pub(super) type EndSums =
+    unsafe extern "C" fn(sums: *const i32, rows: usize, out: *mut i32, stride: usize, base: *const i32);
+
+/// By panels, from one on; stored and added.
+pub(super) static SUMS: [[EndSums; 2]; 4] = [
+    [sums::<1, 0>, sums::<1, 1>],
+    [sums::<2, 0>, sums::<2, 1>],
+    [sums::<3, 0>, sums::<3, 1>],
+    [sums::<4, 0>, sums::<4, 1>],
 ];
 
 /// Loads or stores `Q` vectors in the registers named, at an address that moves on.
@@ -176,6 +192,41 @@ unsafe extern "C" fn half_even<const Q: usize, const B: usize>(
         "bx lr",
         Q = const Q,
         B = const B,
+    )
+}
+
+/// # Safety
+/// As [`EndSums`].
+#[unsafe(naked)]
+unsafe extern "C" fn sums<const Q: usize, const A: usize>(
+    sums: *const i32,
+    rows: usize,
+    out: *mut i32,
+    stride: usize,
+    base: *const i32,
+) {
+    // q0-q3 base, q8-q11 sums, q12-q15 what they are added to.
+    naked_asm!(
+        ".syntax unified",
+        ".fpu neon",
+        "ldr ip, [sp]",
+        vectors!("vld1.32", "ip", "d0" "d1" "d3" "d4" "d5" "d7"),
+        "2:",
+        vectors!("vld1.32", "r0", "d16" "d17" "d19" "d20" "d21" "d23"),
+        ".if {A}",
+        "mov ip, r2",
+        vectors!("vld1.32", "ip", "d24" "d25" "d27" "d28" "d29" "d31"),
+        each!("vadd.i32", ", q12" ", q13" ", q14" ", q15"),
+        ".endif",
+        each!("vadd.i32", ", q0" ", q1" ", q2" ", q3"),
+        "mov ip, r2",
+        vectors!("vst1.32", "ip", "d16" "d17" "d19" "d20" "d21" "d23"),
+        "add r2, r2, r3, lsl #2",
+        "subs r1, r1, #1",
+        "bne 2b",
+        "bx lr",
+        Q = const Q,
+        A = const A,
     )
 }
 

@@ -16,8 +16,8 @@
 //!   32768 and wrap. The sum is too large by the weights of all second halves, a constant of each column that the epilogue
 //!   takes off again ([`SumOffset::SecondHalves`]).
 //!
-//! Four panels at a time: `tiles` leaves the sums of 4 x 16 in a buffer, `ends` makes bytes of them, `pack` packs `lhs`. Other
-//! epilogues are plain Rust: floating point in NEON of this target flushes denormals, and VFP does not.
+//! Four panels at a time: `tiles` leaves the sums of 4 x 16 in a buffer, `ends` stores them or makes bytes of them, `pack` packs
+//! `lhs`. An f32 output is plain Rust: floating point in NEON of this target flushes denormals, and VFP does not.
 
 use core::mem::MaybeUninit;
 
@@ -31,7 +31,7 @@ use super::{
         portable::{Scalar4, ScalarTaps},
         slices::slice_functions,
     },
-    ends::{HALF_EVEN, HalfEven, add_products},
+    ends::{HALF_EVEN, HalfEven, SUMS, add_products},
     pack::{pack_lhs, row_sums},
     tiles::TILES,
 };
@@ -137,10 +137,16 @@ unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &Tile
         } else {
             sums.write_bytes(0, rows * panels * NR);
         }
+        if end.corrects {
+            correct(sums, rows, panels, end);
+        }
+        let (out, stride) = (end.out, end.out_stride);
+        if let Store::I32 { .. } | Store::Fixed { .. } = end.epilogue.store {
+            let adds = usize::from(end.accumulate);
+            SUMS[panels - 1][adds](sums, rows, out.cast(), stride, end.columns.base.at(0));
+            return;
+        }
         if let Store::HalfEven { bias, zero_point, min, max, .. } = end.epilogue.store {
-            if end.corrects {
-                correct(sums, rows, panels, end);
-            }
             let to = HalfEven {
                 base: end.columns.base.at(0),
                 scale: end.columns.scale.at(0),
@@ -149,22 +155,13 @@ unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &Tile
                 high: (max - zero_point) as f32,
                 zero_point,
             };
-            HALF_EVEN[panels - 1][usize::from(!bias.is_null())](
-                sums,
-                rows,
-                end.out.cast(),
-                end.out_stride,
-                &to,
-            );
+            HALF_EVEN[panels - 1][usize::from(!bias.is_null())](sums, rows, out.cast(), stride, &to);
             return;
         }
         for r in 0..rows {
-            let end = TileEnd {
-                row: end.row + r,
-                row_sums: end.row_sums.wrapping_add(r),
-                out: end.out.cast::<u32>().add(r * end.out_stride).cast(),
-                ..*end
-            };
+            let out = out.cast::<u32>().add(r * stride).cast();
+            // The sums are corrected.
+            let end = TileEnd { row: end.row + r, out, corrects: false, ..*end };
             let sums = sums.add(r * panels * NR);
             match panels {
                 1 => finish::<Scalar4, E, 1, 1>([sums.cast::<[[i32; NR]; 1]>().read()], &end),

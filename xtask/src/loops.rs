@@ -14,6 +14,8 @@ pub struct Target {
     pub macs: fn(&str) -> u32,
     branches: fn(&str) -> bool,
     pub spills: fn(&str) -> bool,
+    /// Any store: loops that do nothing but multiply have none, wherever it may go.
+    pub stores: fn(&str) -> bool,
 }
 
 /// x86-64, AT&T syntax: a vector register stored relative to the stack or frame pointer.
@@ -32,6 +34,7 @@ pub static X86_64: Target = Target {
         let store = text.starts_with("vmov") && text.contains("mm") && text.ends_with(')');
         store && (text.contains("(%rsp") || text.contains("(%rbp"))
     },
+    stores: |text| text.starts_with("vmov") && text.contains("mm") && text.ends_with(')'),
 };
 
 /// 64-bit ARM.
@@ -55,7 +58,8 @@ pub static AARCH64: Target = Target {
     branches: |text| {
         ["b.", "b\t", "cbz", "cbnz", "tbz", "tbnz"].iter().any(|branch| text.starts_with(branch))
     },
-    spills: |text| text.starts_with("st") && (text.contains("[sp") || text.contains("[x29")),
+    spills: |text| AARCH64_STORES(text) && (text.contains("[sp") || text.contains("[x29")),
+    stores: AARCH64_STORES,
 };
 
 /// 32-bit ARM.
@@ -71,11 +75,12 @@ pub static ARMV7: Target = Target {
             ["", "eq", "ne", "cs", "cc", "mi", "pl", "vs", "vc", "hi", "ls", "ge", "lt", "gt", "le"];
         name.strip_prefix('b').is_some_and(|condition| conditions.contains(&condition))
     },
-    spills: |text| {
-        let name = name(text);
-        (name.starts_with("vst") || name.starts_with("st")) && text.contains("[sp") || name.contains("push")
-    },
+    spills: |text| ARMV7_STORES(text) && text.contains("[sp") || name(text).contains("push"),
+    stores: |text| ARMV7_STORES(text) || name(text).contains("push"),
 };
+
+const AARCH64_STORES: fn(&str) -> bool = |text| text.starts_with("st");
+const ARMV7_STORES: fn(&str) -> bool = |text| ["st", "vst"].iter().any(|store| text.starts_with(store));
 
 /// An instruction, as objdump prints it without its comment.
 pub struct Instruction<'a> {

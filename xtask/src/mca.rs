@@ -36,8 +36,8 @@ pub struct Args {
     /// Of the calls, only those of this kernel or shape (M x K x N as `1x1024x1024`)
     #[arg(long, value_name = "TEXT", requires = "calls")]
     only: Option<String>,
-    /// What the calls compute: `i8` (bias, scales and a zero point) or `i32`
-    #[arg(long, value_name = "TYPE", default_value = "i8", value_parser = ["i8", "i32"], requires = "calls")]
+    /// What the calls compute: `i32`, which has limits, or `i8` (bias, scales and a zero point)
+    #[arg(long, value_name = "TYPE", default_value = "i32", value_parser = ["i8", "i32"], requires = "calls")]
     output: String,
     /// Print JSON lines instead of a table
     #[arg(long)]

@@ -121,9 +121,9 @@ impl Tile {
         registers as f64 / multiplies as f64
     }
 
-    /// Stores to the stack.
+    /// Stores: the loop multiplies and adds, and what it puts away is a sum that found no register.
     pub fn spills(&self) -> usize {
-        self.body.iter().filter(|text| (self.kernel.target.spills)(text)).count()
+        self.body.iter().filter(|text| (self.kernel.target.stores)(text)).count()
     }
 
     /// The instructions that multiply and add: what the loop would be if loads and counting were free.
