@@ -177,8 +177,9 @@ fn every_tail_of_every_kernel() {
                 compare(kernel, lhs, m, Rhs::new(w.view()), n, Output::i32(), Order::RowMajor).unwrap();
             }
         }
-        for k in 0..=4 * kr + 1 {
-            for m in [1, 2, mr] {
+        // Loops take up to four steps a turn, and read ahead.
+        for k in 0..=10 * kr + 1 {
+            for m in [1, 2, 4, 8, mr] {
                 let x = Matrix::<i8>::random(&mut random, Fill::Extremes, m, k, Order::RowMajor);
                 let w = Matrix::<i8>::random(&mut random, Fill::Extremes, k, nr, Order::RowMajor);
                 compare(

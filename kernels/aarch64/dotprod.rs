@@ -6,7 +6,7 @@
 //! - `lhs`: panels of `h` = 12 (8, 4, 2, 1) rows of i8, kr = 4: `value(i, k)` at `(k / 4) * 4 * h + i * 4 + k % 4`. `rhs`:
 //!   panels of 8 columns, kr = 4: `value(k, n)` at `(n / 8) * K4 * 8 + (k / 4) * 32 + (n % 8) * 4 + k % 4`.
 //! - Ceiling: 16 MAC an instruction: 16 MAC/cycle on A55, 32 on N1 and A76, 64 on V1, V2 and X1. 5 loads to 24 multiplies.
-//! - Two schedules of 12 and 8 rows, as two kernels with one layout, differ in what keeps a core from multiplying:
+//! - Two schedules of 12 and 8 rows, of 4 too in order, as two kernels with one layout, differ in what keeps a core from multiplying:
 //!   - `neon_dotprod`, out of order: instructions. Those that do not multiply take places in the front end, so a turn is two
 //!     steps, registers that lie side by side are loaded in pairs, and each pointer moves once. What is left of the loads stands
 //!     apart, before its first use: a burst would fill the load units while the multipliers run dry (V2). The core itself
@@ -140,6 +140,7 @@ unsafe impl<const IN_ORDER: bool> MicroKernel for DotprodTiles<IN_ORDER> {
             match rows {
                 1 => tile::<E, 1>(panels, input, end),
                 2 => tile::<E, 2>(panels, input, end),
+                4 if IN_ORDER => tile_a55::<E, 4>(panels, input, end),
                 4 => tile::<E, 4>(panels, input, end),
                 8 if IN_ORDER => tile_a55::<E, 8>(panels, input, end),
                 8 => tile::<E, 8>(panels, input, end),
@@ -223,9 +224,12 @@ macro_rules! four_rows {
     };
 }
 
-/// A written loop: `turns` times, at least one. The sums are v8 to v23 or v31, two registers a row; v0 to v7 are operands, x9
+/// A written loop: `turns` times, at least one. The sums are v8 to v15, v23 or v31, two registers a row; v0 to v7 are operands, x9
 /// to x12 hold halves of them.
 macro_rules! written_loop {
+    (4 rows, $sums:ident, $($rest:tt)*) => {
+        written_loop!(["v8" 0, "v10" 1, "v12" 2, "v14" 3] ["v9" 0, "v11" 1, "v13" 2, "v15" 3] $sums, $($rest)*)
+    };
     (8 rows, $sums:ident, $($rest:tt)*) => {
         written_loop!(["v8" 0, "v10" 1, "v12" 2, "v14" 3, "v16" 4, "v18" 5, "v20" 6, "v22" 7]
             ["v9" 0, "v11" 1, "v13" 2, "v15" 3, "v17" 4, "v19" 5, "v21" 6, "v23" 7] $sums, $($rest)*)
@@ -436,6 +440,58 @@ unsafe fn steps_of_8_in_order(sums: &mut [[int32x4_t; 2]; 8], at: &mut Cursor) {
     }
 }
 
+/// Fours of steps of 4 rows, for in-order cores: all but the last two to five steps, because a turn reads ahead.
+///
+/// A step has 9 parts of loads for 8 multiplies: two of them share a cycle of their own every other step. Rows are loaded two
+/// steps ahead, so that nothing is used before it is there; the second half of theirs waits in x11 or x12 for the next step.
+///
+/// # Safety
+/// As [`steps_of_12`].
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn steps_of_4_in_order(sums: &mut [[int32x4_t; 2]; 4], at: &mut Cursor) {
+    let turns = at.steps.saturating_sub(2) / 4;
+    if turns == 0 {
+        return;
+    }
+    at.steps -= 4 * turns;
+    // SAFETY: a turn reads four steps, the columns of the next and the rows of the two next, which there are. Registers and
+    // flags are declared.
+    unsafe {
+        written_loop!(4 rows, sums, at, turns,
+            "ldp q0, q1, [{lhs}]",
+            "ldr x12, [{lhs}, #24]",
+            "ldp q2, q3, [{rhs}]",
+            "2:",
+            four_rows!(0, a 0, b 2 3,
+                "ldr x9, [{rhs}, #40]", "ldr d4, [{rhs}, #32]",
+                "ins v1.d[1], x12", "ldr x10, [{rhs}, #56]",
+                "ins v4.d[1], x9", "ldr d5, [{rhs}, #48]",
+                "ldr x11, [{lhs}, #40]", "ldr d6, [{lhs}, #32]\nins v5.d[1], x10",
+            ),
+            four_rows!(0, a 1, b 4 5,
+                "ldr x9, [{rhs}, #72]", "ldr d2, [{rhs}, #64]",
+                "ins v6.d[1], x11", "ldr x10, [{rhs}, #88]",
+                "ins v2.d[1], x9", "ldr d3, [{rhs}, #80]",
+                "ldr x12, [{lhs}, #56]", "ldr d7, [{lhs}, #48]\nins v3.d[1], x10",
+            ),
+            four_rows!(0, a 6, b 2 3,
+                "ldr x9, [{rhs}, #104]", "ldr d4, [{rhs}, #96]",
+                "ins v7.d[1], x12", "ldr x10, [{rhs}, #120]",
+                "ins v4.d[1], x9", "ldr d5, [{rhs}, #112]",
+                "ldr x11, [{lhs}, #72]", "ldr d0, [{lhs}, #64]\nins v5.d[1], x10",
+            ),
+            four_rows!(0, a 7, b 4 5,
+                "ldr x9, [{rhs}, #136]", "ldr d2, [{rhs}, #128]",
+                "ins v0.d[1], x11", "ldr x10, [{rhs}, #152]",
+                "ins v2.d[1], x9", "ldr d3, [{rhs}, #144]",
+                "ldr x12, [{lhs}, #88]\nadd {rhs}, {rhs}, #128", "ldr d1, [{lhs}, #80]\nins v3.d[1], x10\nadd {lhs}, {lhs}, #64\nsubs {turns}, {turns}, #1",
+            ),
+            "b.ne 2b",
+        );
+    }
+}
+
 /// `R` rows by the panels of a group.
 ///
 /// # Safety
@@ -482,7 +538,7 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
     }
 }
 
-/// [`tile`] of 12 or 8 rows in the schedule for in-order cores.
+/// [`tile`] of 12, 8 or 4 rows in the schedule for in-order cores.
 ///
 /// # Safety
 /// As [`MicroKernel::tile`].
@@ -499,9 +555,11 @@ unsafe fn tile_a55<E: End, const R: usize>(panels: usize, input: &TileInput, end
             let mut at = Cursor::new(&input.panel(panel));
             if R == 12 {
                 steps_of_12_in_order(&mut *(&raw mut sums).cast(), &mut at);
-            } else {
-                const { assert!(R == 12 || R == 8) };
+            } else if R == 8 {
                 steps_of_8_in_order(&mut *(&raw mut sums).cast(), &mut at);
+            } else {
+                const { assert!(matches!(R, 12 | 8 | 4)) };
+                steps_of_4_in_order(&mut *(&raw mut sums).cast(), &mut at);
             }
             rest(&mut sums, at);
             finish_from_base::<Lanes128, E, R, 2>(sums, &end, &ready);
