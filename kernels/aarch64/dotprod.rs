@@ -6,7 +6,8 @@
 //! - `lhs`: panels of `h` = 12 (8, 4, 2, 1) rows of i8, kr = 4: `value(i, k)` at `(k / 4) * 4 * h + i * 4 + k % 4`. `rhs`:
 //!   panels of 8 columns, kr = 4: `value(k, n)` at `(n / 8) * K4 * 8 + (k / 4) * 32 + (n % 8) * 4 + k % 4`.
 //! - Ceiling: 16 MAC an instruction: 16 MAC/cycle on A55, 32 on N1 and A76, 64 on V1, V2 and X1. 5 loads to 24 multiplies.
-//! - Two schedules of 12 and 8 rows, of 4 too in order, as two kernels with one layout, differ in what keeps a core from multiplying:
+//! - Two schedules of 12 and 8 rows (in order also of 4), as two kernels with one layout, differ in what keeps a core from
+//!   multiplying:
 //!   - `neon_dotprod`, out of order: instructions. Those that do not multiply take places in the front end, so a turn is two
 //!     steps, registers that lie side by side are loaded in pairs, and each pointer moves once. What is left of the loads stands
 //!     apart, before its first use: a burst would fill the load units while the multipliers run dry (V2). The core itself
@@ -224,8 +225,8 @@ macro_rules! four_rows {
     };
 }
 
-/// A written loop: `turns` times, at least one. The sums are v8 to v15, v23 or v31, two registers a row; v0 to v7 are operands, x9
-/// to x12 hold halves of them.
+/// A written loop: `turns` times, at least one. The sums are v8 to v15, v23 or v31, two registers a row; v0 to v7 are operands,
+/// x9 to x12 hold halves of them.
 macro_rules! written_loop {
     (4 rows, $sums:ident, $($rest:tt)*) => {
         written_loop!(["v8" 0, "v10" 1, "v12" 2, "v14" 3] ["v9" 0, "v11" 1, "v13" 2, "v15" 3] $sums, $($rest)*)
@@ -485,7 +486,8 @@ unsafe fn steps_of_4_in_order(sums: &mut [[int32x4_t; 2]; 4], at: &mut Cursor) {
                 "ldr x9, [{rhs}, #136]", "ldr d2, [{rhs}, #128]",
                 "ins v0.d[1], x11", "ldr x10, [{rhs}, #152]",
                 "ins v2.d[1], x9", "ldr d3, [{rhs}, #144]",
-                "ldr x12, [{lhs}, #88]\nadd {rhs}, {rhs}, #128", "ldr d1, [{lhs}, #80]\nins v3.d[1], x10\nadd {lhs}, {lhs}, #64\nsubs {turns}, {turns}, #1",
+                "ldr x12, [{lhs}, #88]\nadd {rhs}, {rhs}, #128",
+                "ldr d1, [{lhs}, #80]\nins v3.d[1], x10\nadd {lhs}, {lhs}, #64\nsubs {turns}, {turns}, #1",
             ),
             "b.ne 2b",
         );

@@ -12,7 +12,7 @@
 //!   of memory traffic each. A group that is widened ahead lies in scratch step by step, the vectors of a tile side by
 //!   side. It must fit the first cache level: beyond, or in blocks of K with sums that wait in memory, it gains nothing.
 //! - Ceiling: 32 MAC/cycle on CPUs with two multiply ports (16 MAC an instruction), as long as the additions find other
-//!   ports. Latency asks for no more sums: only the additions, of one cycle each, form chains.
+//!   ports; 29.5 of it where the loop widens. Latency asks for no more sums: only the additions, of one cycle each, form chains.
 //! - Exact: a pair of products is at most 2 * 255 * 128 in magnitude; pairs and sums are i32.
 
 use core::arch::x86_64::*;
@@ -263,9 +263,9 @@ fn fetch_outputs<E: End, const R: usize, const Q: usize>(end: &TileEnd) {
 
 /// The loop over K, adding to `R` x `Q` sums: [`TURN`] steps a turn, then what steps remain one at a time.
 ///
-/// It is written out because the additions leave no room: the multiplies and additions of a step of 4 x 24 fill the four
-/// vector ports of a core such as Zen 3 for 6 cycles, in which it can start 36 instructions. A step below takes 31 with its
-/// share of the turn; the compiler's own loops took a third more, most of it arithmetic on addresses.
+/// It is written out because the additions leave no room: the vector instructions of a step fill the four ports of a core such
+/// as Zen 3 for 6.5 cycles (6 x 16) or 6 (4 x 24), in which it can start 39 or 36 instructions. A step below takes 33 or 31 with
+/// its share of the turn; the compiler's own loops took a third more, most of it arithmetic on addresses.
 ///
 /// # Safety
 /// The CPU has AVX2; rows and panels are readable for whole steps; `sums` has R x Q vectors.

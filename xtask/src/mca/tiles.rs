@@ -322,6 +322,11 @@ mod tests {
         let two = &tiles("tile::<End, 2, 1>").unwrap()[0];
         assert_eq!((two.macs(), two.loads_per_multiply(), two.spills()), (256, 9.0 / 8.0, 0));
         assert_eq!(two.body[13], "b.ne\t.Lloop");
+        // A sum is put away wherever it goes, not only beside the stack pointer.
+        let stored = one.to_owned() + &smmla + "\n  2c:\tstr\tq9, [x0, #-16]";
+        let tiles =
+            find(&(loop_of("i8mm", "tile::<End, 2, 1>", &stored) + &others), &loops::AARCH64).unwrap();
+        assert_eq!(tiles[0].spills(), 1);
         let alone = loop_of("i8mm", "tile::<End, 2, 1>", &(one.to_owned() + &smmla));
         assert!(find(&alone, &loops::AARCH64).is_err(), "loops of the others are missing");
         assert!(
