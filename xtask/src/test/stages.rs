@@ -16,6 +16,8 @@ const PIN: &str = "I8GEMM_KERNEL";
 const PIN_TEST: &str = "pinned_kernel_is_available";
 
 const PACKAGE: &[&str] = &["-p", "i8gemm", "--all-features"];
+/// The crate as it is tested on an emulated CPU.
+const EMULATED: &[&str] = &["--profile", "emulated", "-p", "i8gemm", "--all-features"];
 const TARGETS: &[&str] = &["--lib", "--tests"];
 /// What the tests of the crate and those of its examples are built with. The latter, once on this machine.
 const WITH_EXAMPLES: &[&str] =
@@ -258,7 +260,7 @@ fn aarch64_choices() -> Stage {
 
 fn aarch64_tests(workspace: &Workspace, targets: &[&str]) -> Command {
     let mut command = debian::cargo(workspace, "test", debian::AARCH64);
-    command.args(PACKAGE).args(targets);
+    command.args(EMULATED).args(targets);
     command
 }
 
@@ -278,7 +280,7 @@ fn armv7() -> Vec<Stage> {
     // An emulated CPU is slow: fewer random cases. The fixed ones all run.
     let tests = |w: &Workspace, cpu: &str| {
         let mut command = debian::cargo_build_std(w, "test", debian::ARMV7, "std,panic_abort");
-        command.args(PACKAGE).args(KERNEL_TARGETS);
+        command.args(EMULATED).args(KERNEL_TARGETS);
         debian::emulate(&mut command, cpu).env("QUICKCHECK_TESTS", "20");
         command
     };
@@ -333,7 +335,7 @@ fn emulated_x86() -> Option<Stage> {
         let library = w.target.join("release/libemulate_vnni.so");
         let mut command = w.cargo();
         // Flags for a target leave build scripts and procedural macros as the native builds have made them.
-        command.arg("test").args(PACKAGE).args(KERNEL_TARGETS).args(["--target", TARGET]);
+        command.arg("test").args(EMULATED).args(KERNEL_TARGETS).args(["--target", TARGET]);
         command.env("RUSTFLAGS", "-C target-feature=+avxvnni");
         command.env(
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER",
