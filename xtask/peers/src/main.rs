@@ -4,6 +4,7 @@
 
 #[path = "../../../benches/common/mod.rs"]
 mod common;
+mod cores;
 #[path = "../../../examples/language_model/float.rs"]
 mod float;
 mod hardware;
@@ -96,13 +97,18 @@ fn main() -> Result<()> {
     let mut ring = Ring { effort, python: start_python(&args, &opponents)?, skipped: Vec::new() };
     for row in &rows {
         // Peers that take their threads from rayon find as many as they are to have; with one, all runs on that thread.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(row.threads).build()?;
-        pool.install(|| ring.row(row))?;
+        pool(row.threads)?.install(|| ring.row(row))?;
     }
     for (layer, opponents) in layers {
         ring.layer(layer, &opponents, best)?;
     }
     ring.language(&texts, best)
+}
+
+/// So many threads; several, each on a core of its own.
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    Ok(if threads == 1 { pool } else { pool.start_handler(cores::pin) }.build()?)
 }
 
 /// Things that have an opponent left.
@@ -312,8 +318,13 @@ impl Ring {
                 meet(&mut VectorSum { bytes, work: bytes.len() as f64 })
             }
             Opponent::Rten => meet(&mut InProcess::new(operands, Rten::new(operands))),
-            Opponent::Gemmkit => meet(&mut InProcess::new(operands, Gemmkit::new(operands, threads))),
-            Opponent::Tract => meet(&mut InProcess::new(operands, Tract::new(operands, threads)?)),
+            // These have threads of their own, which stay where the one that starts them may run.
+            Opponent::Gemmkit => {
+                cores::unpinned(|| meet(&mut InProcess::new(operands, Gemmkit::new(operands, threads))))
+            }
+            Opponent::Tract => {
+                cores::unpinned(|| meet(&mut InProcess::new(operands, Tract::new(operands, threads)?)))
+            }
             Opponent::GemmF32 => meet(&mut InProcess::new(operands, GemmF32::new(operands, threads))),
             Opponent::Python(name) => match &mut self.python {
                 Some(python) => meet(&mut python.prepare(name, row.shape, threads)?),

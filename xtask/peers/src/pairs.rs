@@ -113,14 +113,23 @@ pub fn pairs(
     let (mut rates, mut peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let start = Instant::now();
     while rates.is_empty() || rates.len() < effort.pairs && start.elapsed().as_secs_f64() < effort.limit {
-        let a = ours.work() * calls[0] as f64 / ours.seconds(calls[0], clock)?;
-        let b = peer.work() * calls[1] as f64 / peer.seconds(calls[1], clock)?;
+        let a = ours.work() / seconds(ours, calls[0], clock)?;
+        let b = peer.work() / seconds(peer, calls[1], clock)?;
         rates.push(a);
         peers.push(b);
         ratios.push(a / b);
     }
     let median = common::median;
     Ok(Pairs { ours: median(&mut rates), peer: median(&mut peers), ratio: median(&mut ratios) })
+}
+
+/// Seconds of a call, from so many. Short calls come after one that is not timed: the other's turn has taken the caches, and a
+/// thread that slept meanwhile wakes slowly.
+fn seconds(contender: &mut dyn Contender, calls: usize, clock: Clock) -> Result<f64> {
+    if calls > 1 {
+        contender.seconds(1, clock)?;
+    }
+    Ok(contender.seconds(calls, clock)? / calls as f64)
 }
 
 /// Calls that make a sample long enough. The first one also touches pages and fills caches.

@@ -4,8 +4,6 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,9 +13,6 @@ use crate::{
     ours::{Shape, macs},
     pairs::{Clock, Contender},
 };
-
-/// Worker threads of these libraries look for more work for a while after a call, on cores that are then needed for others.
-const SETTLE: Duration = Duration::from_millis(5);
 
 /// The interpreter with `peers.py`.
 pub struct Python {
@@ -69,8 +64,28 @@ impl Python {
     /// Makes a product of a peer, to be timed next.
     pub fn prepare(&mut self, peer: &'static str, shape: Shape, threads: usize) -> Result<Peer<'_>> {
         let (m, k, n) = shape;
+        self.halt(false);
         self.ask::<()>("prepare", (peer, m, k, n, threads))?;
         Ok(Peer { python: self, work: macs(shape) })
+    }
+}
+
+impl Python {
+    /// Halts the interpreter or lets it go on: worker threads of these libraries look for more work long after a call, on cores that
+    /// are then needed for others. A halted process whose parent dies is sent away by the system.
+    #[cfg(unix)]
+    fn halt(&self, halt: bool) {
+        let signal = if halt { libc::SIGSTOP } else { libc::SIGCONT };
+        // SAFETY: the child has not been waited for, so that the number is its own.
+        unsafe { libc::kill(self.child.id().cast_signed(), signal) };
+    }
+
+    /// Waits instead, which helps where threads give up.
+    #[cfg(not(unix))]
+    fn halt(&self, halt: bool) {
+        if halt {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 }
 
@@ -96,14 +111,20 @@ impl Contender for Peer<'_> {
 
     fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64> {
         let name = if clock == Clock::Thread { "thread" } else { "wall" };
+        // On one thread there is nobody to disturb.
+        let halts = clock == Clock::Wall;
+        if halts {
+            self.python.halt(false);
+        }
         let seconds = self.python.ask("seconds", (calls, name));
-        if clock == Clock::Wall {
-            thread::sleep(SETTLE);
+        if halts {
+            self.python.halt(true);
         }
         seconds
     }
 
     fn sums(&mut self) -> Result<Option<(i32, i64)>> {
+        self.python.halt(false);
         self.python.ask("check", [(); 0])
     }
 }
