@@ -196,6 +196,17 @@ impl<'a, T> MatRef<'a, T> {
         Ok(Self { ptr: unsafe { self.ptr.add(offset) }, layout, life: PhantomData })
     }
 
+    /// All elements in row-major order as a slice, if they lie so.
+    pub(crate) fn whole_slice(&self) -> Option<&'a [T]> {
+        let (rows, cols) = (self.rows(), self.cols());
+        self.row_slice(0)?;
+        if rows > 1 && self.row_stride() != cols {
+            return None;
+        }
+        // SAFETY: the constructor proved that every element lies inside the slice, which lives for 'a; rows follow one another.
+        Some(unsafe { core::slice::from_raw_parts(self.ptr, rows * cols) })
+    }
+
     /// A row as a slice, if its elements are contiguous and it lies inside the matrix.
     #[must_use]
     pub fn row_slice(&self, row: usize) -> Option<&'a [T]> {

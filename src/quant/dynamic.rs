@@ -18,6 +18,9 @@ use crate::{
 /// The longest row, in values, of which two fit the first cache level.
 const NEAR: usize = 4096;
 
+/// What every range holds.
+const ZERO: Interval = Interval { min: 0.0, max: 0.0 };
+
 /// Dynamic quantization: finds the range of activations, quantizes them and takes the sums of their rows, in one call
 /// whose result a product takes as `lhs`.
 ///
@@ -146,10 +149,7 @@ impl DynamicQuantizer {
         let engine = Engine::new(self.kernel)?;
 
         if !self.per_row {
-            let mut range = Interval { min: 0.0, max: 0.0 };
-            for row in 0..m {
-                range = range.join(self.row_range(engine, &real, row)?);
-            }
+            let range = self.tensor_range(engine, &real)?;
             (scales[0], zero_points[0]) = self.fit(levels, range)?;
         }
         for row in 0..m {
@@ -197,25 +197,47 @@ impl DynamicQuantizer {
         Ok((scale, zero_point))
     }
 
+    /// The range of all activations and 0.
+    fn tensor_range<R: Real>(&self, engine: Engine, real: &MatRef<R>) -> Result<Interval, Error> {
+        let mut range = ZERO;
+        if let Some(whole) = real.whole_slice() {
+            // In one sweep: rows of a few vectors each would take longer to begin and to end than to read.
+            R::parts(whole, |at, part| {
+                range = range.join(self.part_range(engine, at, part)?);
+                Ok(())
+            })?;
+            return Ok(range);
+        }
+        for row in 0..real.rows() {
+            range = range.join(self.row_range(engine, real, row)?);
+        }
+        Ok(range)
+    }
+
     /// The range of a row and 0.
     fn row_range<R: Real>(&self, engine: Engine, real: &MatRef<R>, row: usize) -> Result<Interval, Error> {
-        let mut range = Interval { min: 0.0, max: 0.0 };
+        let mut range = ZERO;
         row_parts(real, row, |at, part| {
-            let Extent { min, max, magnitude } = engine.extent(part);
-            if magnitude <= Extent::FINITE {
-                range = range.join(Interval { min, max });
-                return Ok(());
-            }
-            for (i, &value) in part.iter().enumerate() {
-                if value.is_finite() {
-                    range = range.join(Interval { min: value, max: value });
-                } else if !self.ignore_non_finite {
-                    let index = row * real.cols() + at + i;
-                    return Err(Error::NonFinite { what: "activation", index, value });
-                }
-            }
+            range = range.join(self.part_range(engine, row * real.cols() + at, part)?);
             Ok(())
         })?;
+        Ok(range)
+    }
+
+    /// The range of some activations and 0; `first` is the index of the first, in row-major order.
+    fn part_range(&self, engine: Engine, first: usize, part: &[f32]) -> Result<Interval, Error> {
+        let Extent { min, max, magnitude } = engine.extent(part);
+        let mut range = ZERO;
+        if magnitude <= Extent::FINITE {
+            return Ok(range.join(Interval { min, max }));
+        }
+        for (i, &value) in part.iter().enumerate() {
+            if value.is_finite() {
+                range = range.join(Interval { min: value, max: value });
+            } else if !self.ignore_non_finite {
+                return Err(Error::NonFinite { what: "activation", index: first + i, value });
+            }
+        }
         Ok(range)
     }
 }
