@@ -355,6 +355,7 @@ fn mistakes_are_errors() {
     assert!(matches!(MaxPool::new(Window::new(0, 1)), Err(Error::Zero { .. })));
     let huge = Window::new(1 << 12, 1 << 12);
     assert!(matches!(AveragePool::<u8, u8>::new(huge, config), Err(Error::SizeOverflow { .. })));
+    assert!(matches!(MaxPool::new(huge), Err(Error::SizeOverflow { .. })));
     let global = AveragePool::<u8, u8>::global(config).unwrap();
     assert!(matches!(global.output_shape(Nhwc::new(1, 0, 2, 1)), Err(Error::Zero { .. })));
     let mut y = [7u8; 1];

@@ -489,6 +489,8 @@ fn recurrent_errors() -> Result<(), Error> {
     let view = p.view(4, hidden);
     let lstm = Lstm::new(&[view, second.view(4, hidden)], false)?;
 
+    // More than there is memory, or than a size can say.
+    assert!(matches!(lstm.workspace(usize::MAX >> 8, batch), Err(Error::SizeOverflow { .. })));
     assert!(matches!(Lstm::new(&[], false), Err(Error::Zero { .. })));
     assert!(matches!(Lstm::new(&[view], true), Err(Error::Shape { .. })));
     assert!(matches!(Lstm::new(&[view, view], false), Err(Error::Shape { .. })));

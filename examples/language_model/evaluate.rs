@@ -86,11 +86,41 @@ pub fn write(
     let mut ids = vec![1];
     for _ in 0..count {
         model.forward(&ids[ids.len() - 1..], &mut scores)?;
-        let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        weigh(&mut scores, largest, temperature);
-        scores[0] = 0.0;
-        ids.push(WeightedIndex::new(&scores)?.sample(random) as u32);
+        let known = &mut scores[1..];
+        let largest = known.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        weigh(known, largest, temperature);
+        ids.push(1 + WeightedIndex::new(&*known)?.sample(random) as u32);
     }
     ids.remove(0);
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    /// Finds the unknown word likeliest by far, and the third likelier than the others.
+    struct Unsure;
+
+    impl Model for Unsure {
+        fn forward(&mut self, _ids: &[u32], scores: &mut [f32]) -> Result<()> {
+            scores.copy_from_slice(&[50.0, 1.0, 1.5, 2.0]);
+            Ok(())
+        }
+
+        fn words(&self) -> usize {
+            4
+        }
+
+        fn bytes(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn the_likeliest_known_word_is_written_when_it_is_cold() {
+        let words = write(&mut Unsure, 20, 0.001, &mut StdRng::seed_from_u64(1)).unwrap();
+        assert_eq!(words, [3; 20]);
+    }
 }

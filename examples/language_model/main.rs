@@ -48,7 +48,7 @@ struct Cli {
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Time a model of full size instead, with random weights: 33,278 words, 512 inputs, 5 layers of 256 units
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["words", "temperature", "limit"])]
     full_size: bool,
 }
 

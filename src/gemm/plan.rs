@@ -168,7 +168,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// [`Error::SizeOverflow`].
     #[cfg(feature = "alloc")]
     pub fn workspace(&self, m: usize) -> Result<super::Workspace, Error> {
-        Ok(super::Workspace::with_size(self.workspace_size(m)?))
+        super::Workspace::try_with_size(self.workspace_size(m)?)
     }
 
     /// Computes `out` on the caller's thread. Allocates nothing.

@@ -195,7 +195,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
     /// # Errors
     /// As [`DepthwiseConv2d::output_shape`].
     pub fn workspace(&self, shape: Nhwc) -> Result<Workspace, Error> {
-        Ok(Workspace::with_size(self.workspace_size(shape)?))
+        Workspace::try_with_size(self.workspace_size(shape)?)
     }
 
     /// Computes `y` from the images `x` and gives its shape. Allocates nothing.

@@ -105,7 +105,7 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
     /// # Errors
     /// As [`AveragePool::output_shape`].
     pub fn workspace(&self, shape: Nhwc) -> Result<Workspace, Error> {
-        Ok(Workspace::with_size(self.workspace_size(shape)?))
+        Workspace::try_with_size(self.workspace_size(shape)?)
     }
 
     /// Computes `y` from the images `x` and gives its shape. Allocates nothing.
@@ -176,9 +176,10 @@ impl MaxPool {
     /// Of the pixels under a window.
     ///
     /// # Errors
-    /// [`Error::Zero`] for a size, stride or dilation of 0.
+    /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::SizeOverflow`] for a window of more than 2^31 / 255 pixels.
     pub fn new(window: Window) -> Result<Self, Error> {
         window.check()?;
+        taps(&window)?;
         Ok(Self { window })
     }
 

@@ -213,7 +213,7 @@ impl QuantizedNetwork {
     /// # Errors
     /// As [`QuantizedNetwork::workspace_size`].
     pub fn workspace(&self, batch: usize) -> Result<Workspace, Error> {
-        Ok(Workspace::with_size(self.workspace_size(batch)?))
+        Workspace::try_with_size(self.workspace_size(batch)?)
     }
 
     /// Bytes of scratch that the outputs of nodes take for so many examples.

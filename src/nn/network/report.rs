@@ -110,7 +110,7 @@ impl QuantizedNetwork {
         let [a, b] = quantized;
         let (a, b) = (a?, b?);
         let values = batch * step.values();
-        let mut scratch = Workspace::with_size(step.workspace_size(shape, &Sequential)?);
+        let mut scratch = Workspace::try_with_size(step.workspace_size(shape, &Sequential)?)?;
         if let Integer::Last(_) = step.layer {
             let mut real = vec![0.0; values];
             step.run(&Sequential, [&a, &b], shape, &mut [], &mut real, &mut scratch)?;
