@@ -8,7 +8,7 @@ mod measurement;
 mod report;
 
 use std::{
-    io::{BufRead, BufReader, IsTerminal},
+    io::{BufRead, BufReader, ErrorKind, IsTerminal, Write, stdout},
     path::PathBuf,
     process::{ExitCode, Stdio},
 };
@@ -28,13 +28,13 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Numbers of threads, such as 1,2
-    #[arg(long, value_name = "N,N")]
-    threads: Option<String>,
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Vec<u16>,
     /// The kernel to measure, instead of the one that the crate would choose
     #[arg(long)]
     kernel: Option<String>,
-    /// Only products such as 512x512x512; may be repeated
-    #[arg(long, value_name = "MxKxN")]
+    /// Only this product, such as 512x512x512, be it one of the usual ones or not; may be repeated
+    #[arg(long, value_name = "MxKxN", value_parser = shape)]
     shape: Vec<String>,
     /// Only peers whose name contains this
     #[arg(long, value_name = "TEXT")]
@@ -51,13 +51,20 @@ impl Args {
         if self.quick {
             all.push("--quick".into());
         }
-        let options = [("--threads", &self.threads), ("--kernel", &self.kernel), ("--peer", &self.peer)];
-        for (name, value) in options {
+        for (name, value) in [("--kernel", &self.kernel), ("--peer", &self.peer)] {
             all.extend(value.iter().flat_map(|value| [name.into(), value.clone()]));
         }
+        all.extend(self.threads.iter().flat_map(|threads| ["--threads".into(), threads.to_string()]));
         all.extend(self.shape.iter().flat_map(|shape| ["--shape".into(), shape.clone()]));
         all
     }
+}
+
+/// Checks that a shape is three sizes; the measuring program reads them.
+fn shape(text: &str) -> Result<String, String> {
+    let sizes: Vec<_> = text.split('x').map(str::parse::<u32>).collect();
+    let good = sizes.len() == 3 && sizes.iter().all(|size| matches!(size, Ok(1..)));
+    if good { Ok(text.into()) } else { Err("three sizes above 0 are wanted, as in 512x512x512".into()) }
 }
 
 /// Measures, and leaves `report.json`, `report.md` and the charts in `target/bench/`.
@@ -70,13 +77,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     built.with_context(|| log.tail(40))?;
 
     let (measurements, skipped) = measure(&workspace, args)?;
-    ensure!(!measurements.is_empty(), "nothing was measured: no product or peer is named so");
+    ensure!(!measurements.is_empty(), "nothing was measured: no peer is named so");
     let dir = workspace.target.join("bench");
     report::write(&dir, &measurements, &skipped)?;
-    chart::draw_all(&dir, &measurements)?;
+    let charts = chart::draw_all(&dir, &measurements)?;
     if !args.json {
         report::print(&measurements, &skipped);
-        println!("\nwritten to {}: report.json, report.md, roofline.svg, ratios.svg", dir.display());
+        let charts = if charts { ", roofline.svg, ratios.svg" } else { "" };
+        println!("\nwritten to {}: report.json, report.md{charts}", dir.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -103,11 +111,18 @@ fn measure(workspace: &Workspace, args: &Args) -> Result<(Vec<Measurement>, Vec<
             }
             Message::Measured(measurement) => {
                 bar.inc(1);
-                if args.json {
-                    let line = serde_json::to_string(&measurement)?;
-                    bar.suspend(|| println!("{line}"));
-                }
+                let line = args.json.then(|| serde_json::to_string(&measurement)).transpose()?;
                 measurements.push(measurement);
+                let said = line.map_or(Ok(()), |line| bar.suspend(|| writeln!(stdout(), "{line}")));
+                match said {
+                    // Whoever read has seen enough.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                        child.kill()?;
+                        child.wait()?;
+                        return Ok((measurements, skipped));
+                    }
+                    said => said?,
+                }
             }
         }
     }

@@ -37,7 +37,8 @@ impl Contender for Ceiling {
     }
 }
 
-/// A plain sum of as many bytes as the weights have: what memory gives a product of one row, which reads each weight once.
+/// A plain sum of as many bytes as the weights have: what memory gives a product of one row, which reads each weight once. On
+/// several threads, each sums its part.
 pub struct VectorSum<'a> {
     pub bytes: &'a [u8],
     /// Of a call, in the units of what it is beside.
@@ -50,10 +51,17 @@ impl Contender for VectorSum<'_> {
     }
 
     fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64> {
-        Ok(clock.time(|| {
+        let all = |bytes: &[u8]| {
             for _ in 0..calls {
-                black_box(widest_sum(black_box(self.bytes)));
+                black_box(widest_sum(black_box(bytes)));
             }
+        };
+        Ok(clock.time(|| match clock {
+            Clock::Thread => all(self.bytes),
+            Clock::Wall => drop(rayon::broadcast(|thread| {
+                let part = self.bytes.len().div_ceil(thread.num_threads());
+                all(self.bytes.chunks(part).nth(thread.index()).unwrap_or_default());
+            })),
         }))
     }
 }

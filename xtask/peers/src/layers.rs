@@ -36,7 +36,7 @@ impl Layer {
     }
 
     /// Of the product in it.
-    pub fn shape(&self) -> Shape {
+    pub fn shape(self) -> Shape {
         let taps = if self.is_block() { 1 } else { 9 };
         (self.size * self.size, taps * self.inputs, self.outputs)
     }

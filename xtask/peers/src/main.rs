@@ -29,7 +29,7 @@ mod real;
 
 use std::{io::Write, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use i8gemm::Kernel;
 
@@ -49,14 +49,14 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// Numbers of threads
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
-    threads: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Vec<u16>,
     /// The kernel to measure, instead of the one that the crate would choose
     #[arg(long)]
     kernel: Option<String>,
     /// Only products such as 512x512x512
-    #[arg(long, value_name = "MxKxN")]
-    shape: Vec<String>,
+    #[arg(long, value_name = "MxKxN", value_parser = shape)]
+    shape: Vec<ours::Shape>,
     /// Only peers whose name contains this
     #[arg(long, value_name = "TEXT")]
     peer: Option<String>,
@@ -65,13 +65,24 @@ struct Args {
     python: PathBuf,
 }
 
+fn shape(text: &str) -> Result<ours::Shape> {
+    let sizes: Vec<usize> = text.split('x').map(str::parse).collect::<Result<_, _>>()?;
+    let [m, k, n] = sizes[..] else { bail!("three sizes are wanted, as in 512x512x512") };
+    ensure!(m > 0 && k > 0 && n > 0, "sizes are above 0");
+    Ok((m, k, n))
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let best = match &args.kernel {
         Some(name) => Kernel::by_name(name)?,
         None => Kernel::best()?,
     };
-    let mut rows = plan::rows(best, &args.threads, args.quick);
+    let mut threads: Vec<usize> = args.threads.iter().copied().map(usize::from).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    let known = LAYERS.map(Layer::shape).into_iter().chain(TEXTS.map(Text::shape));
+    let mut rows = plan::rows(best, &threads, args.quick, &args.shape, &known.collect::<Vec<_>>());
     let wanted = |opponent: &Opponent| {
         args.peer
             .as_ref()
@@ -80,10 +91,9 @@ fn main() -> Result<()> {
     for row in &mut rows {
         row.opponents.retain(wanted);
     }
-    let chosen =
-        |(m, k, n): ours::Shape| args.shape.is_empty() || args.shape.contains(&format!("{m}x{k}x{n}"));
+    let chosen = |shape: ours::Shape| args.shape.is_empty() || args.shape.contains(&shape);
     rows.retain(|row| chosen(row.shape) && !row.opponents.is_empty());
-    let single = args.threads.contains(&1);
+    let single = threads.contains(&1);
     let layers = LAYERS.into_iter().map(|layer| (layer, layer.shape(), layer.opponents()));
     let layers = with_opponents(layers.filter(|(_, shape, _)| single && chosen(*shape)), wanted);
     let texts = TEXTS.into_iter().map(|text| (text, text.shape(), text.opponents()));
@@ -187,6 +197,9 @@ fn say_pairs(
     }))
 }
 
+/// Multiply-adds up to which ours is compared with the portable kernel's product before it is measured.
+const CHECKED: f64 = (1u64 << 31) as f64;
+
 struct Ring {
     effort: Effort,
     python: Option<Python>,
@@ -199,6 +212,12 @@ impl Ring {
         let operands = Operands::new(row.shape);
         let ceiling = self.ceiling(row)?;
         ours::with(&operands, row.op, row.kernel, row.threads, |ours| {
+            if ours::macs(row.shape) <= CHECKED
+                && let Some((zero, sums)) = ours.sums()?
+            {
+                let exact = ours::expected(&operands, row.op, zero)? == sums;
+                ensure!(exact, "{}: wrong sums of {}", row.kernel, row.op);
+            }
             for opponent in &row.opponents {
                 let peer = name(opponent, row.kernel);
                 let (m, k, n) = row.shape;
@@ -303,6 +322,8 @@ impl Ring {
         let mut meet = |peer: &mut dyn Contender| -> Result<Option<(pairs::Pairs, Option<bool>)>> {
             let pairs = pairs::pairs(effort, threads, ours, peer)?;
             let agrees = match peer.sums()? {
+                // Of another product perhaps, and checked in a row of its own.
+                _ if matches!(opponent, Opponent::Ourselves { .. }) => None,
                 Some((zero, sums)) => Some(ours::expected(operands, row.op, zero)? == sums),
                 None => None,
             };

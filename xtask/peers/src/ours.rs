@@ -3,6 +3,7 @@
 use std::fmt;
 
 use anyhow::Result;
+use bytemuck::NoUninit;
 use i8gemm::{
     Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rayon, Rhs,
     quant::{DynamicBuffers, DynamicQuantizer},
@@ -89,10 +90,20 @@ impl Operands {
     }
 }
 
-/// The checksum of the exact sums, with that zero point of `lhs`.
+/// The checksum of the exact sums, with that zero point of `lhs`: the portable kernel's, which shares nothing with the others but the
+/// loops around it.
 pub fn expected(operands: &Operands, op: Op, zero_point: i32) -> Result<i64> {
     let (m, k, n) = operands.shape;
-    let weights = PackedRhs::pack(MatRef::row_major(&operands.rhs, k, n)?)?;
+    let kernel = Kernel::by_name("portable")?;
+    let weights = match op.rhs {
+        Type::U8 => {
+            let rhs = MatRef::<u8>::row_major(bytemuck::cast_slice(&operands.rhs), k, n)?;
+            with_zero_points(rhs, op, |rhs| PackedRhs::pack_for(kernel, rhs))?
+        }
+        _ => with_zero_points(MatRef::row_major(&operands.rhs, k, n)?, op, |rhs| {
+            PackedRhs::pack_for(kernel, rhs)
+        })?,
+    };
     let gemm = Gemm::new(&weights, Output::i32())?;
     let mut out = vec![0; m * n];
     let view = MatMut::row_major(&mut out, m, n)?;
@@ -104,6 +115,13 @@ pub fn expected(operands: &Operands, op: Op, zero_point: i32) -> Result<i64> {
         _ => gemm.apply(Lhs::new(MatRef::row_major(&operands.lhs, m, k)?).zero_point(zero_point), view)?,
     }
     Ok(checksum(out.into_iter()))
+}
+
+/// Calls `f` with the weights and, if the operation has them, their zero points.
+fn with_zero_points<W: Operand, R>(rhs: MatRef<W>, op: Op, f: impl FnOnce(Rhs<W>) -> R) -> R {
+    let zeros: Vec<i32> = (0..rhs.cols()).map(|j| W::MIN + 100 + (j % 50) as i32).collect();
+    let rhs = Rhs::new(rhs);
+    f(if op.rhs_zero { rhs.zero_points(&zeros) } else { rhs })
 }
 
 /// Calls `f` with the product of these operands.
@@ -128,12 +146,8 @@ fn with_rhs<W: Operand, R>(
     f: impl FnOnce(&mut dyn Contender) -> Result<R>,
 ) -> Result<R> {
     let (_, k, n) = operands.shape;
-    let zeros: Vec<i32> = (0..n).map(|j| W::MIN + 100 + (j % 50) as i32).collect();
-    let mut rhs = Rhs::new(MatRef::<W>::row_major(bytemuck::cast_slice(&operands.rhs), k, n)?);
-    if op.rhs_zero {
-        rhs = rhs.zero_points(&zeros);
-    }
-    let weights = PackedRhs::pack_for(kernel, rhs)?;
+    let rhs = MatRef::<W>::row_major(bytemuck::cast_slice(&operands.rhs), k, n)?;
+    let weights = with_zero_points(rhs, op, |rhs| PackedRhs::pack_for(kernel, rhs))?;
     let scales: Vec<f32> = (0..n).map(|j| 1e-4 * (1.0 + (j % 7) as f32)).collect();
     let common = Common { operands, op, threads };
     match op.out {
@@ -151,7 +165,7 @@ struct Common<'a> {
 }
 
 impl Common<'_> {
-    fn with_output<T: OutputElement + Default, R>(
+    fn with_output<T: OutputElement + Default + NoUninit, R>(
         self,
         weights: &PackedRhs,
         output: Output<T>,
@@ -201,7 +215,7 @@ struct Quantized<'a, A, T> {
     row_scales: &'a [f32],
 }
 
-impl<A: Operand, T: OutputElement> Contender for Quantized<'_, A, T> {
+impl<A: Operand, T: OutputElement + NoUninit> Contender for Quantized<'_, A, T> {
     fn work(&self) -> f64 {
         macs(self.product.common.operands.shape)
     }
@@ -215,6 +229,15 @@ impl<A: Operand, T: OutputElement> Contender for Quantized<'_, A, T> {
         let mut result = Ok(());
         let seconds = clock.time(|| result = (0..calls).try_for_each(|_| self.product.run(lhs)));
         result.map(|()| seconds)
+    }
+
+    fn sums(&mut self) -> Result<Option<(i32, i64)>> {
+        if self.product.common.op.out != Type::I32 {
+            return Ok(None);
+        }
+        self.seconds(1, Clock::Wall)?;
+        let sums: &[i32] = bytemuck::cast_slice(&self.product.out);
+        Ok(Some((LHS_ZERO, checksum(sums.iter().copied()))))
     }
 }
 

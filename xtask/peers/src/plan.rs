@@ -75,21 +75,37 @@ pub struct Row {
     pub opponents: Vec<Opponent>,
 }
 
-/// Every row: with the best kernel, and with each of them for the ceilings; `quick` leaves out what takes seconds.
-pub fn rows(best: Kernel, threads: &[usize], quick: bool) -> Vec<Row> {
+/// Every row: with the best kernel, and with each of them for the ceilings; `quick` leaves out what takes seconds. Shapes that are
+/// asked for and are not among them, nor `known` otherwise, meet every peer.
+pub fn rows(best: Kernel, threads: &[usize], quick: bool, asked: &[Shape], known: &[Shape]) -> Vec<Row> {
+    let mut rows = usual(best, threads, quick);
+    for &shape in asked.iter().filter(|shape| !known.contains(shape)) {
+        for &threads in threads {
+            let meets_peers = |row: &Row| {
+                let itself = |opponent: &Opponent| matches!(opponent, Opponent::Ourselves { .. });
+                row.shape == shape && row.threads == threads && !row.opponents.iter().all(itself)
+            };
+            if !rows.iter().any(meets_peers) {
+                rows.extend(product(best, threads, shape));
+            }
+        }
+    }
+    rows
+}
+
+/// A product against every peer.
+fn product(kernel: Kernel, threads: usize, shape: Shape) -> impl Iterator<Item = Row> {
+    peers(shape).map(move |(op, opponents)| Row { shape, op, kernel, threads, opponents })
+}
+
+fn usual(best: Kernel, threads: &[usize], quick: bool) -> Vec<Row> {
     let mut rows = Vec::new();
     for &threads in threads {
         // A quick run shows every product on one thread, and what more of them bring where they bring most.
         let others: &[Shape] = if quick { &[] } else { &OTHERS };
         let products = if quick && threads > 1 { &PRODUCTS[7..10] } else { &PRODUCTS };
         for &shape in products.iter().chain(others) {
-            rows.extend(peers(shape).map(|(op, opponents)| Row {
-                shape,
-                op,
-                kernel: best,
-                threads,
-                opponents,
-            }));
+            rows.extend(product(best, threads, shape));
         }
     }
     if threads.contains(&1) {

@@ -1,8 +1,8 @@
 //! The charts of `cargo xtask bench`.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use plotters::{coord::Shift, prelude::*};
 
 use super::{
@@ -30,13 +30,22 @@ const THEIRS: [RGBColor; 9] = [
 /// Room for the legend of `ratios.svg`, in groups of bars.
 const LEGEND: f64 = 2.5;
 
-/// Draws `roofline.svg` and `ratios.svg`: a panel for each number of threads.
-pub fn draw_all(dir: &Path, measurements: &[Measurement]) -> Result<()> {
+/// Draws `roofline.svg` and `ratios.svg`: a panel for each number of threads. False if there is nothing to draw: then those of an
+/// earlier run go.
+pub fn draw_all(dir: &Path, measurements: &[Measurement]) -> Result<bool> {
     let others: Vec<Measurement> = measurements.iter().filter(|m| !is_ourselves(m)).cloned().collect();
     let threads = thread_counts(&others);
     let widest = threads.iter().map(|&t| shapes(&of(&others, t)).len()).max().unwrap_or(0) as u32;
-    draw(&dir.join("roofline.svg"), (1200, 620), &others, &threads, roofline)?;
-    draw(&dir.join("ratios.svg"), (300 + 110 * widest.max(6), 520), &others, &threads, ratios)
+    let [roofs, bars] = [dir.join("roofline.svg"), dir.join("ratios.svg")];
+    if threads.is_empty() {
+        for path in [roofs, bars].iter().filter(|path| path.exists()) {
+            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        return Ok(false);
+    }
+    draw(&roofs, (1200, 620), &others, &threads, roofline)?;
+    draw(&bars, (300 + 110 * widest.max(6), 520), &others, &threads, ratios)?;
+    Ok(true)
 }
 
 fn draw(
@@ -46,9 +55,6 @@ fn draw(
     threads: &[usize],
     panel: impl for<'a> Fn(&Area<'a>, usize, &[&Measurement]) -> Drawn<'a>,
 ) -> Result<()> {
-    if threads.is_empty() {
-        return Ok(());
-    }
     let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
     let area = SVGBackend::new(path, (width, height * threads.len() as u32)).into_drawing_area();
     area.fill(&WHITE).map_err(|error| failed(&error))?;
