@@ -5,6 +5,8 @@ use crate::{Error, Kernel, quant::DynamicQuantizer};
 /// How a layer quantizes its weights and activations, and the kernel it runs on. The default is the most accurate: a scale for
 /// each output channel of the weights and for each row of the activations.
 ///
+/// The scale of weights is at least 2^-23, as PyTorch's: weights of a magnitude below 2^-24 become 0.
+///
 /// ```
 /// use i8gemm::{Kernel, nn::Config};
 /// let config = Config::default().per_tensor_weights().kernel(Kernel::by_name("portable")?);
