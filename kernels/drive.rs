@@ -29,6 +29,8 @@ pub(super) struct TileInput {
     /// Bytes from one panel to the next.
     pub panel_stride: usize,
     pub k: usize,
+    /// Of all panels of the job.
+    pub job_bytes: usize,
     /// The panels were widened by [`MicroKernel::widen`].
     pub widened: bool,
 }
@@ -135,6 +137,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
                 rhs: if widened { job.scratch } else { rhs.cast() },
                 panel_stride: if widened { 2 * panel_stride } else { panel_stride },
                 k: job.k,
+                job_bytes: job.cols.div_ceil(K::NR) * panel_stride,
                 widened,
             };
             rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, corrects);

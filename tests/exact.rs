@@ -197,12 +197,15 @@ fn every_tail_of_every_kernel() {
     }
 }
 
-/// Products that take several blocks of rows and several groups of panels, and depths beyond a cache level.
+/// Products that take several blocks of rows and several groups of panels, and depths beyond a cache level; rows by themselves with
+/// panels that are short, that lie 4 KB apart, and that are too many for any cache.
 #[test]
 fn large_products() {
     let mut random = Random(11);
     for kernel in kernels() {
-        for (m, k, n) in [(700, 1000, 70), (260, 1500, 33), (1, 3000, 257), (13, 9000, 17), (37, 512, 41)] {
+        let alone = [(1, 3000, 257), (1, 300, 1801), (1, 1024, 201), (1, 1030, 8200)];
+        let several = [(700, 1000, 70), (260, 1500, 33), (13, 9000, 17), (37, 512, 41)];
+        for (m, k, n) in alone.into_iter().chain(several) {
             let x = Matrix::<i8>::random(&mut random, Fill::Uniform, m, k, Order::RowMajor);
             let w = Matrix::<u8>::random(&mut random, Fill::Uniform, k, n, Order::ColMajor);
             let zero: Vec<i32> = (0..n).map(|_| random.range(0, 255)).collect();

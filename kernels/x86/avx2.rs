@@ -5,7 +5,7 @@
 //! - Tile: 6 rows x 16 columns, of panels that the loop widens itself: 12 multiplies, 12 additions and 2 instructions that
 //!   widen are 6.5 cycles of four vector ports, in 32 instructions a step. Many rows of small K: 4 x 24, of panels widened
 //!   ahead: the 24 alone, 6 cycles, in 30. Registers of either: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16;
-//!   a third vector of `rhs` is read by the multiplies. A single row is 1 x 64.
+//!   a third vector of `rhs` is read by the multiplies. A single row is 1 x 64, at once or in halves, as caches like it best.
 //! - `lhs`: rows widened to i16 (i8 and u8 keep their values), K padded with zero to even; a step broadcasts the 32 bits
 //!   of two values. `rhs`: panels of 8 columns of i8, kr = 2: `value(k, n)` at
 //!   `(n / 8) * K2 * 8 + (k / 2) * 16 + (n % 8) * 2 + k % 2`, widened by `vpmovsxbw` as they are loaded: weights cost one byte
@@ -43,8 +43,26 @@ const WIDEN_FROM_ROWS: usize = 32;
 /// Depth up to which a widened group leaves room for rows in a first-level cache of 32 KB.
 const WIDEN_TO_K: usize = 512;
 
-/// Bytes of weights that a single row may find in a cache if it has passed them before.
+/// Bytes of weights that a single row may find in a cache if it has passed them before. Beyond, eight streams read memory faster
+/// than four.
 const NEAR: usize = 8 << 20;
+
+/// Bytes of weights that stay in a cache of the second level, near enough without being asked for.
+const SECOND_LEVEL: usize = 512 << 10;
+
+/// Depth up to which panels end before the CPU's own prefetching has learnt where they lead, and four of them leave room in the
+/// first cache level for the next four.
+const SHORT_K: usize = 384;
+
+/// What the panels of a tile are: vectors widened ahead.
+const WIDENED: u8 = 0;
+/// Bytes; eight for a single row are passed side by side.
+const BYTES: u8 = 1;
+/// Bytes for a single row, four at a time, the next four fetched meanwhile: panels of at most [`SHORT_K`].
+const SHORT: u8 = 2;
+/// Bytes for a single row, four at a time: eight that lie a multiple of 4 KB apart would compete for the same sets of the first
+/// cache level.
+const ALIGNED: u8 = 3;
 
 /// Steps of a turn of the hand-written loops.
 const TURN: usize = 4;
@@ -140,13 +158,6 @@ fn widens(job: &Job) -> bool {
     job.rows >= WIDEN_FROM_ROWS && job.k <= WIDEN_TO_K
 }
 
-/// Eight panels side by side would compete for the same sets of the first cache level: they lie a multiple of 4 KB apart. Where
-/// weights come from memory, that costs less than four streams instead of eight.
-#[inline(always)]
-fn compete(job: &Job) -> bool {
-    job.k.is_multiple_of(4096 / NR) && job.k * job.cols <= NEAR
-}
-
 struct Avx2Tiles;
 
 // SAFETY: `tile` reads whole steps of padded rows and panels.
@@ -163,7 +174,7 @@ unsafe impl MicroKernel for Avx2Tiles {
     #[inline(always)]
     fn next_panels(remaining: usize, job: &Job) -> usize {
         match (job.rows, remaining) {
-            (1, 8..) if !compete(job) => 8,
+            (1, 8..) => 8,
             (1, 4..) => 4,
             (1, 2..) => 2,
             (1, _) => 1,
@@ -188,26 +199,32 @@ unsafe impl MicroKernel for Avx2Tiles {
         // SAFETY: the caller's.
         unsafe {
             match (input.widened, rows, panels) {
-                (true, 2, 2) => tile::<E, 2, 2, true>(input, end),
-                (true, 2, _) => tile::<E, 2, 3, true>(input, end),
-                (true, 3, 2) => tile::<E, 3, 2, true>(input, end),
-                (true, 3, _) => tile::<E, 3, 3, true>(input, end),
-                (true, _, 2) => tile::<E, 4, 2, true>(input, end),
-                (true, _, _) => tile::<E, 4, 3, true>(input, end),
-                (false, 1, 1) => tile::<E, 1, 1, false>(input, end),
-                (false, 1, 2) => tile::<E, 1, 2, false>(input, end),
-                (false, 1, 4) => tile::<E, 1, 4, false>(input, end),
-                (false, 1, _) => tile::<E, 1, 8, false>(input, end),
-                (false, 2, 1) => tile::<E, 2, 1, false>(input, end),
-                (false, 2, _) => tile::<E, 2, 2, false>(input, end),
-                (false, 3, 1) => tile::<E, 3, 1, false>(input, end),
-                (false, 3, _) => tile::<E, 3, 2, false>(input, end),
-                (false, 4, 1) => tile::<E, 4, 1, false>(input, end),
-                (false, 4, _) => tile::<E, 4, 2, false>(input, end),
-                (false, 5, 1) => tile::<E, 5, 1, false>(input, end),
-                (false, 5, _) => tile::<E, 5, 2, false>(input, end),
-                (false, _, 1) => tile::<E, 6, 1, false>(input, end),
-                (false, _, _) => tile::<E, 6, 2, false>(input, end),
+                (true, 2, 2) => tile::<E, 2, 2, WIDENED>(input, end),
+                (true, 2, _) => tile::<E, 2, 3, WIDENED>(input, end),
+                (true, 3, 2) => tile::<E, 3, 2, WIDENED>(input, end),
+                (true, 3, _) => tile::<E, 3, 3, WIDENED>(input, end),
+                (true, _, 2) => tile::<E, 4, 2, WIDENED>(input, end),
+                (true, _, _) => tile::<E, 4, 3, WIDENED>(input, end),
+                (false, 1, 1) => tile::<E, 1, 1, BYTES>(input, end),
+                (false, 1, 2) => tile::<E, 1, 2, BYTES>(input, end),
+                (false, 1, 4) => tile::<E, 1, 4, BYTES>(input, end),
+                (false, 1, _) if input.k <= SHORT_K && input.job_bytes > SECOND_LEVEL => {
+                    tile::<E, 1, 8, SHORT>(input, end);
+                }
+                (false, 1, _) if input.panel_stride.is_multiple_of(4096) && input.job_bytes <= NEAR => {
+                    tile::<E, 1, 8, ALIGNED>(input, end);
+                }
+                (false, 1, _) => tile::<E, 1, 8, BYTES>(input, end),
+                (false, 2, 1) => tile::<E, 2, 1, BYTES>(input, end),
+                (false, 2, _) => tile::<E, 2, 2, BYTES>(input, end),
+                (false, 3, 1) => tile::<E, 3, 1, BYTES>(input, end),
+                (false, 3, _) => tile::<E, 3, 2, BYTES>(input, end),
+                (false, 4, 1) => tile::<E, 4, 1, BYTES>(input, end),
+                (false, 4, _) => tile::<E, 4, 2, BYTES>(input, end),
+                (false, 5, 1) => tile::<E, 5, 1, BYTES>(input, end),
+                (false, 5, _) => tile::<E, 5, 2, BYTES>(input, end),
+                (false, _, 1) => tile::<E, 6, 1, BYTES>(input, end),
+                (false, _, _) => tile::<E, 6, 2, BYTES>(input, end),
             }
         }
     }
@@ -240,17 +257,14 @@ unsafe fn widen(rhs: *const i8, panels: usize, k: usize, scratch: *mut u8) {
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "avx2")]
 #[inline(never)]
-unsafe fn tile<E: End, const R: usize, const Q: usize, const WIDENED: bool>(
-    input: &TileInput,
-    end: &TileEnd,
-) {
+unsafe fn tile<E: End, const R: usize, const Q: usize, const FORM: u8>(input: &TileInput, end: &TileEnd) {
     let mut sums = [[_mm256_setzero_si256(); Q]; R];
     // SAFETY: rows and panels are readable for whole steps; there are R x Q sums.
     unsafe {
         if R > 1 {
             fetch_outputs::<E, R, Q>(end);
         }
-        multiply_add::<R, Q, WIDENED>(sums.as_mut_ptr().cast(), input);
+        multiply_add::<R, Q, FORM>(sums.as_mut_ptr().cast(), input);
         finish::<Lanes256, E, R, Q>(sums, end);
     }
 }
@@ -281,7 +295,7 @@ fn fetch_outputs<E: End, const R: usize, const Q: usize>(end: &TileEnd) {
 /// The CPU has AVX2; rows and panels are readable for whole steps; `sums` has R x Q vectors.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
+unsafe fn multiply_add<const R: usize, const Q: usize, const FORM: u8>(
     sums: *mut __m256i,
     input: &TileInput,
 ) {
@@ -416,7 +430,7 @@ unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
                     concat!(widen!("ymm12" "" $b), widen!("ymm13" " + {ps}" $b), $(row!($row $d; $x $y)),*)
                 };
             }
-            if WIDENED {
+            if FORM == WIDENED {
                 turn!($sums "64" wide!("0" "0" "32"), wide!("4" "64" "96"), wide!("8" "128" "160"),
                     wide!("12" "192" "224"),)
             } else {
@@ -487,21 +501,28 @@ unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
                  "ymm10" 10 "ymm11" 11]
                 "" "0" "1" "2", " + {s}" "3" "4" "5", " + 2*{s}" "6" "7" "8", " + {s3}" "9" "10" "11",
             ),
-            (1, 4) => thin::<4>(sums, input),
-            (1, 8) => thin::<8>(sums, input),
+            (1, 4) => thin::<4, false>(sums, input),
+            (1, 8) if FORM == SHORT => {
+                thin::<4, true>(sums, input);
+                thin::<4, true>(sums.add(4), &input.panel(4));
+            }
+            (1, 8) if FORM == ALIGNED => {
+                thin::<4, false>(sums, input);
+                thin::<4, false>(sums.add(4), &input.panel(4));
+            }
+            (1, 8) => thin::<8, false>(sums, input),
             _ => unreachable!("a tile of {R} x {Q} vectors has no loop"),
         }
     }
 }
 
-/// [`multiply_add`] of one row by four panels, or by eight with their lines fetched ahead: where four are preferred, caches
-/// follow by themselves, and fetching would take a tenth of the time at K = N = 512.
+/// [`multiply_add`] of one row by four panels, the next four fetched meanwhile if `NEXT`; or by eight, their own lines fetched ahead.
 ///
 /// # Safety
 /// As [`multiply_add`].
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn thin<const Q: usize>(sums: *mut __m256i, input: &TileInput) {
+unsafe fn thin<const Q: usize, const NEXT: bool>(sums: *mut __m256i, input: &TileInput) {
     /// Turns from fetching a line to reading it.
     const AHEAD: usize = 8;
     let steps = input.k.div_ceil(KR);
@@ -537,7 +558,7 @@ unsafe fn thin<const Q: usize>(sums: *mut __m256i, input: &TileInput) {
     }
     /// The loop around the steps of a turn, which reads a cache line of each panel.
     macro_rules! turn {
-        ([$($register:tt $i:literal)*] $fetch:expr; $($panel:literal $x:literal,)*) => {{
+        ([$($register:tt $i:literal)*] $f:expr, $fetch:expr; $($panel:literal $x:literal,)*) => {{
             macro_rules! step {
                 ($d:literal $b:literal) => {
                     concat!("vpbroadcastd ymm12, dword ptr [{p} + ", $d, "]\n", $(panel!($panel $b $x)),*)
@@ -546,14 +567,14 @@ unsafe fn thin<const Q: usize>(sums: *mut __m256i, input: &TileInput) {
             core::arch::asm!(
                 "/* {s5} {s7} {f} {next} {ahead} */",
                 "test {turns}, {turns}", "jz 3f",
-                "2:", $fetch, step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),
+                ".p2align 5", "2:", $fetch, step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),
                 "add {p}, 16", "add {b}, 64", "dec {turns}", "jnz 2b",
                 "3:", "test {rest}, {rest}", "jz 5f",
                 "4:", step!("0" "0"), "add {p}, 4", "add {b}, 16", "dec {rest}", "jnz 4b",
                 "5:",
                 p = inout(reg) input.lhs => _,
                 b = inout(reg) input.rhs => _,
-                f = inout(reg) input.rhs.wrapping_add(64 * AHEAD) => _,
+                f = inout(reg) input.rhs.wrapping_add($f) => _,
                 ahead = const AHEAD,
                 next = in(reg) (Q - 1) * input.panel_stride,
                 s = in(reg) input.panel_stride,
@@ -570,18 +591,25 @@ unsafe fn thin<const Q: usize>(sums: *mut __m256i, input: &TileInput) {
     }
     // SAFETY: the caller's; fetching ahead reads nothing.
     unsafe {
-        if Q == 4 {
-            turn!(
-                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] "";
+        match (Q, NEXT) {
+            (4, false) => turn!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] 0, "";
                 "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
-            )
-        } else {
-            turn!(
-                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7]
+            ),
+            (4, true) => turn!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] 4 * input.panel_stride,
+                concat!(
+                    "prefetcht0 byte ptr [{f}]\n prefetcht0 byte ptr [{f} + 64]\n",
+                    "prefetcht0 byte ptr [{f} + 128]\n prefetcht0 byte ptr [{f} + 192]\n add {f}, 256",
+                );
+                "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
+            ),
+            _ => turn!(
+                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7] 64 * AHEAD,
                 fetch!("" " + {s}" " + 2*{s}" " + {s3}" " + 4*{s}" " + {s5}" " + 2*{s3}" " + {s7}");
                 "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
                 " + 4*{s}" "4", " + {s5}" "5", " + 2*{s3}" "6", " + {s7}" "7",
-            )
+            ),
         }
     }
 }
