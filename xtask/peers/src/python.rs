@@ -47,7 +47,9 @@ impl Python {
         Ok(python)
     }
 
+    /// Asks for something; the interpreter runs until it has answered, and not while others are measured.
     fn ask<T: DeserializeOwned>(&mut self, command: &str, arguments: impl Serialize) -> Result<T> {
+        self.halt(false);
         serde_json::to_writer(&mut self.to, &(command, arguments))?;
         writeln!(self.to)?;
         self.to.flush()?;
@@ -55,6 +57,7 @@ impl Python {
         if self.from.read_line(&mut line)? == 0 {
             bail!("Python has ended: is NumPy installed?");
         }
+        self.halt(true);
         match serde_json::from_str(&line)? {
             Answer::Ok(value) => Ok(value),
             Answer::Error(error) => bail!(error),
@@ -64,7 +67,6 @@ impl Python {
     /// Makes a product of a peer, to be timed next.
     pub fn prepare(&mut self, peer: &'static str, shape: Shape, threads: usize) -> Result<Peer<'_>> {
         let (m, k, n) = shape;
-        self.halt(false);
         self.ask::<()>("prepare", (peer, m, k, n, threads))?;
         Ok(Peer { python: self, work: macs(shape) })
     }
@@ -84,7 +86,7 @@ impl Python {
     #[cfg(not(unix))]
     fn halt(&self, halt: bool) {
         if halt {
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
 }
@@ -111,20 +113,10 @@ impl Contender for Peer<'_> {
 
     fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64> {
         let name = if clock == Clock::Thread { "thread" } else { "wall" };
-        // On one thread there is nobody to disturb.
-        let halts = clock == Clock::Wall;
-        if halts {
-            self.python.halt(false);
-        }
-        let seconds = self.python.ask("seconds", (calls, name));
-        if halts {
-            self.python.halt(true);
-        }
-        seconds
+        self.python.ask("seconds", (calls, name))
     }
 
     fn sums(&mut self) -> Result<Option<(i32, i64)>> {
-        self.python.halt(false);
         self.python.ask("check", [(); 0])
     }
 }
