@@ -24,6 +24,8 @@ pub(super) struct TileInput {
     pub lhs: *const u8,
     /// Bytes.
     pub lhs_stride: usize,
+    /// [`Job::flip_lhs`].
+    pub flip_lhs: bool,
     /// First panel of the group.
     pub rhs: *const u8,
     /// Bytes from one panel to the next.
@@ -134,6 +136,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
             let input = TileInput {
                 lhs: job.lhs,
                 lhs_stride: job.lhs_stride,
+                flip_lhs: job.flip_lhs,
                 rhs: if widened { job.scratch } else { rhs.cast() },
                 panel_stride: if widened { 2 * panel_stride } else { panel_stride },
                 k: job.k,

@@ -114,6 +114,9 @@ pub(crate) struct Kernel {
     pub kr: usize,
     /// What the kernel reads as `lhs`.
     pub lhs: LhsFormat,
+    /// Whether this CPU loses nothing when the kernel turns rows of bytes of the other signedness into its own as it reads them
+    /// ([`Job::flip_lhs`]), so that they need no copy.
+    pub flips_lhs: fn() -> bool,
     /// Whether the sum that the kernel computes lacks a per-column constant, which it takes from
     /// [`Epilogue::sum_offset`].
     pub offset: SumOffset,
@@ -205,6 +208,8 @@ pub(crate) struct Job<'a> {
     pub lhs: *const u8,
     /// Bytes.
     pub lhs_stride: usize,
+    /// The rows are bytes of the other signedness than the kernel's: never set unless [`Kernel::flips_lhs`].
+    pub flip_lhs: bool,
     pub rhs: *const i8,
     pub scratch: *mut u8,
     pub epilogue: &'a Epilogue,

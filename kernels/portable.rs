@@ -30,6 +30,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: 1,
     lhs: LhsFormat::Bytes { unsigned: false },
+    flips_lhs: || false,
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,

@@ -64,6 +64,7 @@ const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
         nr: NR,
         kr: KR,
         lhs: LhsFormat::PackedSigned,
+        flips_lhs: || false,
         offset: SumOffset::None,
         scratch: |_| 0,
         lhs_stride: |k| padded(k, KR),

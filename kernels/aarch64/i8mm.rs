@@ -52,6 +52,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     lhs: LhsFormat::PackedSigned,
+    flips_lhs: || false,
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: |k| padded(k, KR),

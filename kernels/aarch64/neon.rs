@@ -69,6 +69,7 @@ const fn kernel(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
         nr: NR,
         kr: KR,
         lhs: LhsFormat::PackedSigned,
+        flips_lhs: || false,
         offset: SumOffset::SecondHalves,
         scratch: |_| 0,
         lhs_stride: |k| padded(k, KR),

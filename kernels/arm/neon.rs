@@ -51,6 +51,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     lhs: LhsFormat::PackedSigned,
+    flips_lhs: || false,
     offset: SumOffset::SecondHalves,
     scratch: |_| 0,
     lhs_stride: |k| padded(k, KR),

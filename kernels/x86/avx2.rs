@@ -25,7 +25,7 @@ use super::super::{
     layout::{self, padded},
     slices::slice_functions,
 };
-use super::{depthwise::Taps256, lanes256::Lanes256, sums};
+use super::{depthwise::Taps256, fetch_output_row, lanes256::Lanes256, sums};
 
 /// Rows and panels of a tile that widens panels as it loads them.
 const MR: usize = 6;
@@ -83,6 +83,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     lhs: LhsFormat::PackedAsIs,
+    flips_lhs: || false,
     offset: SumOffset::None,
     scratch: |k| {
         if k <= WIDEN_TO_K { (2 * padded(k, KR) * NR * WIDENED_GROUP).next_multiple_of(64) } else { 0 }
@@ -262,26 +263,12 @@ unsafe fn tile<E: End, const R: usize, const Q: usize, const FORM: u8>(input: &T
     // SAFETY: rows and panels are readable for whole steps; there are R x Q sums.
     unsafe {
         if R > 1 {
-            fetch_outputs::<E, R, Q>(end);
+            for r in 0..R {
+                fetch_output_row::<E>(end, r, Q * NR);
+            }
         }
         multiply_add::<R, Q, FORM>(sums.as_mut_ptr().cast(), input);
         finish::<Lanes256, E, R, Q>(sums, end);
-    }
-}
-
-/// Fetches the lines that a tile will write, in the time that its sums take: the stores of a large product would otherwise
-/// wait for memory one after the other. Where outputs are not aligned, the first line of a row is not whole and left alone.
-#[inline(always)]
-fn fetch_outputs<E: End, const R: usize, const Q: usize>(end: &TileEnd) {
-    for r in 0..R {
-        for line in (0..Q * NR * E::BYTES).step_by(64) {
-            let last = (r * end.out_stride + end.col + Q * NR) * E::BYTES - 1 - line;
-            let last = end.out.cast::<u8>().wrapping_add(last);
-            // SAFETY: fetching ahead writes nothing. CPUs without the instruction take it for no operation.
-            unsafe {
-                core::arch::asm!("prefetchw byte ptr [{}]", in(reg) last, options(readonly, nostack, preserves_flags));
-            }
-        }
     }
 }
 

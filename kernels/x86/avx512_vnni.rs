@@ -3,11 +3,12 @@
 //! - Instruction: `vpdpbusd zmm`: 64 products of u8 by i8, added in fours to 16 i32.
 //! - Tile: 6 rows x 64 columns, or 8 x 48 when 7 or 8 rows are all there are: 24 sums, 4 (3) of `rhs`, 1 broadcast of
 //!   `lhs`, 29 (28) of 32 registers. Fewer adjacent panels make narrower tiles of the same layout.
-//! - `lhs`: rows of u8, read in place, 4 values broadcast for a step (i8 rows are copied with the sign bit flipped,
-//!   their zero point raised by 128: a pass over M * K bytes, which the broadcast could not do for free on CPUs whose
-//!   two 512-bit ports both multiply). `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at
+//! - `lhs`: rows of u8, read in place, 4 values broadcast for a step. The sign bit of i8 values is flipped and their zero point
+//!   raised by 128: as they are broadcast where ports for logic stand beside those that multiply (AMD), or in a copy made before
+//!   where both 512-bit ports multiply (Intel): a pass over M * K bytes. `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at
 //!   `(n / 16) * K4 * 16 + (k / 4) * 64 + (n % 16) * 4 + k % 4`, the layout of avx_vnni.
-//! - Ceiling: 128 MAC/cycle on CPUs with two 512-bit units (64 MAC an instruction): 24 multiplies to 10 loads.
+//! - Ceiling: 128 MAC/cycle on CPUs with two 512-bit units (64 MAC an instruction), 64 on Zen 4, which has one: 24 multiplies to
+//!   10 loads.
 //! - Exact: `vpdpbusd` (not its saturating form `vpdpbusds`) adds four 17-bit products to an i32, modulo 2^32.
 
 use core::arch::x86_64::*;
@@ -20,7 +21,7 @@ use super::super::{
     layout,
     slices::slice_functions,
 };
-use super::{depthwise::Taps512, lanes512::Lanes512, sums, tail_word};
+use super::{depthwise::Taps512, fetch_output_row, is_amd, lanes512::Lanes512, sums, tail_word};
 
 const KR: usize = 4;
 
@@ -48,6 +49,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     kr: KR,
     lhs: LhsFormat::Bytes { unsigned: true },
     offset: SumOffset::None,
+    flips_lhs: is_amd,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
     pack_lhs,
@@ -134,23 +136,74 @@ unsafe impl MicroKernel for Avx512VnniTiles {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline(never)]
 unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &TileEnd) {
-    let mut sums = [[_mm512_setzero_si512(); Q]; R];
-    let steps = input.k / KR;
-    let tail = input.k % KR;
-    let row = |r: usize, step: usize| input.lhs.wrapping_add(r * input.lhs_stride + step * KR);
-    // SAFETY: rows are readable for K bytes, panels for whole steps.
+    // SAFETY: the caller's.
     unsafe {
-        for step in 0..steps {
-            multiply_add(&mut sums, input, step, |r| row(r, step).cast::<i32>().read_unaligned());
-        }
-        if tail > 0 {
-            multiply_add(&mut sums, input, steps, |r| tail_word(row(r, steps), tail));
-        }
+        let sums = if input.flip_lhs {
+            sums::<E, R, Q, true>(input, end)
+        } else {
+            sums::<E, R, Q, false>(input, end)
+        };
         finish::<Lanes512, E, R, Q>(sums, end);
     }
 }
 
-/// Adds the products of one step, `word(r)` being the four values of row `r`.
+/// The sign of each byte of a vector.
+static SIGN_BITS: [i8; 64] = [i8::MIN; 64];
+
+/// Steps below which a tile is over before its outputs could be fetched; a row's are in each `MR`-th part of so many.
+const FETCH_STEPS: usize = 64;
+
+/// The sums of a tile; the bytes of `lhs` are flipped on their way if `FLIP`.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn sums<E: End, const R: usize, const Q: usize, const FLIP: bool>(
+    input: &TileInput,
+    end: &TileEnd,
+) -> [[__m512i; Q]; R] {
+    let steps = input.k / KR;
+    let tail = input.k % KR;
+    // SAFETY: rows are readable for K bytes, panels for whole steps.
+    unsafe {
+        let mut sums = [[_mm512_setzero_si512(); Q]; R];
+        // From an address that the compiler knows nothing of: it would flip words before they are broadcast, in an instruction more.
+        let sign_bits = if FLIP {
+            _mm512_loadu_si512(core::hint::black_box(&SIGN_BITS).as_ptr().cast())
+        } else {
+            _mm512_setzero_si512()
+        };
+        let flip = |a| if FLIP { _mm512_xor_si512(a, sign_bits) } else { a };
+        let row = |r: usize, step: usize| input.lhs.wrapping_add(r * input.lhs_stride + step * KR);
+        let word =
+            |r: usize, step: usize| flip(_mm512_set1_epi32(row(r, step).cast::<i32>().read_unaligned()));
+        // Stores of a large product would wait for memory one after the other: lines are fetched in the time that the sums take,
+        // a row's at a time, since all at once they would keep panels from coming out of the second cache level.
+        let mut step = 0;
+        if R > 1 && steps >= FETCH_STEPS {
+            for r in 0..R {
+                fetch_output_row::<E>(end, r, Q * NR);
+                let until = step + FETCH_STEPS / MR;
+                while step < until {
+                    multiply_add(&mut sums, input, step, |r| word(r, step));
+                    step += 1;
+                }
+            }
+        }
+        while step < steps {
+            multiply_add(&mut sums, input, step, |r| word(r, step));
+            step += 1;
+        }
+        if tail > 0 {
+            multiply_add(&mut sums, input, steps, |r| {
+                flip(_mm512_set1_epi32(tail_word(row(r, steps), tail)))
+            });
+        }
+        sums
+    }
+}
+
+/// Adds the products of one step, `values(r)` being the four values of row `r`, sixteen times.
 ///
 /// # Safety
 /// As [`tile`], for this step.
@@ -159,7 +212,7 @@ unsafe fn multiply_add<const R: usize, const Q: usize>(
     sums: &mut [[__m512i; Q]; R],
     input: &TileInput,
     step: usize,
-    word: impl Fn(usize) -> i32,
+    values: impl Fn(usize) -> __m512i,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -168,7 +221,7 @@ unsafe fn multiply_add<const R: usize, const Q: usize>(
             *b = _mm512_loadu_si512(input.rhs.add(q * input.panel_stride + step * 64).cast());
         }
         for (r, sums) in sums.iter_mut().enumerate() {
-            let a = _mm512_set1_epi32(word(r));
+            let a = values(r);
             for (sum, &b) in sums.iter_mut().zip(&b) {
                 *sum = _mm512_dpbusd_epi32(*sum, a, b);
             }

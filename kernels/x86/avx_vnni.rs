@@ -59,6 +59,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     lhs: LhsFormat::Bytes { unsigned: true },
+    flips_lhs: || false,
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,

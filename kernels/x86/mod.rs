@@ -8,6 +8,38 @@ mod lanes256;
 mod lanes512;
 mod sums;
 
+use super::epilogue::{End, TileEnd};
+
+/// Whether this is a CPU of AMD: those with AVX-512 have two ports for logic beside the two that multiply.
+fn is_amd() -> bool {
+    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+    // Asked once: under a hypervisor the instruction takes microseconds.
+    static ANSWER: AtomicU8 = AtomicU8::new(0);
+    match ANSWER.load(Relaxed) {
+        0 => {
+            let id = core::arch::x86_64::__cpuid(0);
+            let is = [id.ebx, id.edx, id.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
+            ANSWER.store(if is { 2 } else { 1 }, Relaxed);
+            is
+        }
+        answer => answer == 2,
+    }
+}
+
+/// Fetches the lines that row `r` of a tile of `columns` columns will write. Where outputs are not aligned, the first line is not
+/// whole and left alone.
+#[inline(always)]
+fn fetch_output_row<E: End>(end: &TileEnd, r: usize, columns: usize) {
+    let behind = (r * end.out_stride + end.col + columns) * E::BYTES;
+    for line in (0..columns * E::BYTES).step_by(64) {
+        let last = end.out.cast::<u8>().wrapping_add(behind - 1 - line);
+        // SAFETY: fetching ahead writes nothing. CPUs without the instruction take it for no operation.
+        unsafe {
+            core::arch::asm!("prefetchw byte ptr [{}]", in(reg) last, options(readonly, nostack, preserves_flags));
+        }
+    }
+}
+
 /// The last 1 to 3 bytes of a row as a word whose other bytes are 0.
 ///
 /// # Safety

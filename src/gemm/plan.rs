@@ -394,7 +394,7 @@ impl Product<'_> {
             let mut start = rows.start;
             while start < rows.end {
                 let end = (start + block).min(rows.end);
-                let (lhs, lhs_stride) = match &self.lhs {
+                let (lhs, lhs_stride, flip_lhs) = match &self.lhs {
                     Source::Rows { rows, col_stride } => self.block(rows, *col_stride, start..end, &buffers),
                     #[cfg(feature = "alloc")]
                     Source::Patches(patches) => self.patches(patches, start..end, &buffers),
@@ -407,6 +407,7 @@ impl Product<'_> {
                     k: self.k,
                     lhs,
                     lhs_stride,
+                    flip_lhs,
                     rhs: rhs.as_ptr(),
                     scratch,
                     epilogue: &self.epilogue,
@@ -422,7 +423,8 @@ impl Product<'_> {
         }
     }
 
-    /// Prepares a block of the rows of a matrix, and their sums if they are needed; gives the prepared rows and their stride.
+    /// Prepares a block of the rows of a matrix, and their sums if they are needed; gives the prepared rows, their stride
+    /// and whether the kernel has to flip them.
     ///
     /// # Safety
     /// As [`Product::part`]; the buffers have room for the block.
@@ -433,7 +435,7 @@ impl Product<'_> {
         col_stride: usize,
         rows: Range<usize>,
         buffers: &Buffers,
-    ) -> (*const u8, usize) {
+    ) -> (*const u8, usize, bool) {
         // SAFETY: the caller's.
         unsafe {
             let (source, in_place) = self.contiguous(lhs, col_stride, rows.clone(), buffers);
@@ -447,10 +449,10 @@ impl Product<'_> {
                 }
             }
             if in_place {
-                return (source.ptr, source.row_stride);
+                return (source.ptr, source.row_stride, self.kernel.lhs.shift(source.unsigned) != 0);
             }
             (self.kernel.pack_lhs)(&source, buffers.packed);
-            (buffers.packed, self.depth.lhs_stride)
+            (buffers.packed, self.depth.lhs_stride, false)
         }
     }
 
@@ -484,9 +486,12 @@ impl Product<'_> {
         (LhsRows { ptr: dst, row_stride, unsigned, ..source }, self.reads(unsigned))
     }
 
-    /// The kernel reads rows of bytes of that signedness as they are.
+    /// The kernel reads rows of bytes of that signedness where they lie.
     fn reads(&self, unsigned: bool) -> bool {
-        matches!(self.kernel.lhs, LhsFormat::Bytes { unsigned: wanted } if wanted == unsigned)
+        match self.kernel.lhs {
+            LhsFormat::Bytes { unsigned: wanted } => wanted == unsigned || (self.kernel.flips_lhs)(),
+            LhsFormat::PackedAsIs | LhsFormat::PackedSigned => false,
+        }
     }
 
     /// As [`Product::block`], of the patches of an image. They are copied from it straight into what the kernel reads, or, for
@@ -500,7 +505,7 @@ impl Product<'_> {
         patches: &PatchBytes,
         rows: Range<usize>,
         buffers: &Buffers,
-    ) -> (*const u8, usize) {
+    ) -> (*const u8, usize, bool) {
         let (dst, unsigned, chunk) = match self.kernel.lhs {
             LhsFormat::Bytes { unsigned } => (buffers.packed, unsigned, rows.len()),
             _ => (buffers.gathered, patches.unsigned, self.depth.chunk_rows()),
@@ -527,7 +532,7 @@ impl Product<'_> {
             }
             start += count;
         }
-        (buffers.packed, self.depth.lhs_stride)
+        (buffers.packed, self.depth.lhs_stride, false)
     }
 }
 
