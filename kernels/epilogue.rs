@@ -30,6 +30,8 @@ pub(super) struct Columns {
     pub bias: Row<f32>,
     multiplier: Row<i32>,
     shift: Row<i32>,
+    /// Every scale is below 1, so that no sum times its scale leaves the range of i32.
+    small_scales: bool,
 }
 
 /// One parameter of each column.
@@ -85,6 +87,7 @@ impl Columns {
         bias: Row::NEW,
         multiplier: Row::NEW,
         shift: Row::NEW,
+        small_scales: false,
     };
 
     /// Takes the parameters of columns `start .. start + count`, and pads them to `width` columns.
@@ -135,11 +138,14 @@ impl Columns {
                 epilogue.store
             {
                 let from = scales.from(start);
+                let mut largest = V::splat_f(0.0);
                 for j in (0..width).step_by(V::LANES) {
                     let scale =
                         if scales.step == 0 { V::splat_f(*from.ptr) } else { V::load_f(from.ptr.add(j)) };
                     V::store_f(scale, self.scale.at_mut(j));
+                    largest = V::max_f(largest, scale);
                 }
+                self.small_scales = V::all_below(largest, V::splat_f(1.0));
                 for j in (0..width).step_by(V::LANES) {
                     let bias =
                         if bias.is_null() { V::splat_f(NO_BIAS) } else { V::load_f(bias.add(start + j)) };
@@ -180,6 +186,8 @@ impl Columns {
             Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } => {
                 // SAFETY: as above.
                 self.scale.fill(count, width, 0.0, |j| unsafe { scales.get(start + j) });
+                // SAFETY: as above.
+                self.small_scales = (0..count).all(|j| unsafe { scales.get(start + j) } < 1.0);
                 // SAFETY: as above.
                 self.bias.fill(count, width, NO_BIAS, |j| unsafe { read_or(bias, start + j, NO_BIAS) });
             }
@@ -225,6 +233,18 @@ pub(super) struct TileEnd<'a> {
 }
 
 impl TileEnd<'_> {
+    /// The end of the tile's rows from `r` on, whose outputs have elements of `bytes`.
+    #[inline(always)]
+    #[allow(dead_code, reason = "for kernels that finish a tile row by row")]
+    pub fn at_row(&self, r: usize, bytes: usize) -> Self {
+        Self {
+            row: self.row + r,
+            row_sums: self.row_sums.wrapping_add(r),
+            out: self.out.wrapping_byte_add(r * self.out_stride * bytes),
+            ..*self
+        }
+    }
+
     /// What the epilogue adds to every sum of a vector of columns, whatever the row: a kernel may start from it.
     ///
     /// # Safety
@@ -303,6 +323,8 @@ macro_rules! each {
         { $( if const { $n < $count } { let $i: usize = $n; $body } )* }
     };
 }
+
+pub(super) use each;
 
 /// Corrects the sums of a tile of `R` rows by `Q` vectors and hands them to the end `E`.
 ///
@@ -436,33 +458,33 @@ pub(super) struct EndF32;
 
 impl End for EndF32 {
     const BYTES: usize = 4;
-    type Ready<V: Lanes> = ();
+    /// The range, if there is one.
+    type Ready<V: Lanes> = Option<[V::F; 2]>;
 
     #[inline(always)]
-    unsafe fn ready<V: Lanes>(_epilogue: &Epilogue) {}
+    unsafe fn ready<V: Lanes>(epilogue: &Epilogue) -> Option<[V::F; 2]> {
+        // SAFETY: the caller's: it is the end of this store.
+        unsafe {
+            let Store::F32 { min, max, .. } = epilogue.store else { unreachable_unchecked() };
+            let clamps = min > f32::NEG_INFINITY || max < f32::INFINITY;
+            clamps.then(|| [V::splat_f(min), V::splat_f(max)])
+        }
+    }
 
     #[inline(always)]
     unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
         sums: &[[V::I; Q]; R],
         end: &TileEnd,
-        _ready: &(),
+        ready: &Option<[V::F; 2]>,
     ) {
-        let Store::F32 { row_scales, min, max, .. } = end.epilogue.store else { return };
-        let out = end.out.cast::<f32>().wrapping_add(end.col);
-        // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
+        // SAFETY: the caller's.
         unsafe {
-            let (min, max) = (V::splat_f(min), V::splat_f(max));
-            let mut row = out;
-            each!(r in 0..R => {
-                row = V::row(out, row, r, end.out_stride);
-                let row_scale = V::splat_f(row_scales.get(end.row + r));
-                each!(q in 0..Q => {
-                    let scale = V::mul_f(row_scale, end.scale::<V>(q));
-                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), end.bias::<V>(q));
-                    let value = V::min_f(V::max_f(value, min), max);
-                    V::store_f(value, row.add(q * V::LANES));
-                });
-            });
+            match ready {
+                Some([min, max]) => {
+                    Self::store_f32::<V, R, Q>(sums, end, |v| V::min_f(V::max_f(v, *min), *max))
+                }
+                None => Self::store_f32::<V, R, Q>(sums, end, |v| v),
+            }
         }
     }
 
@@ -470,6 +492,40 @@ impl End for EndF32 {
     unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, _end: &TileEnd, place: &Place) {
         // SAFETY: the caller's.
         unsafe { place.fill::<f32>(buffer.0.as_ptr().cast(), MAX_COLS) }
+    }
+}
+
+impl EndF32 {
+    /// # Safety
+    /// As [`finish`].
+    #[inline(always)]
+    unsafe fn store_f32<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        clamp: impl Fn(V::F) -> V::F,
+    ) {
+        // SAFETY: the caller's: it is the end of this store.
+        let Store::F32 { row_scales, .. } = end.epilogue.store else { unsafe { unreachable_unchecked() } };
+        let out = end.out.cast::<f32>().wrapping_add(end.col);
+        // SAFETY: as for EndI32; Columns holds whole vectors; row scales are valid for the tile's rows.
+        unsafe {
+            // With registers to spare, scales are read before the first store, which may change anything, as the compiler sees it.
+            let keep = R * Q + Q + 6 <= V::REGISTERS;
+            let mut kept = [V::splat_f(0.0); Q];
+            if keep {
+                each!(q in 0..Q => kept[q] = end.scale::<V>(q));
+            }
+            let mut row = out;
+            each!(r in 0..R => {
+                row = V::row(out, row, r, end.out_stride);
+                let row_scale = V::splat_f(row_scales.get(end.row + r));
+                each!(q in 0..Q => {
+                    let scale = V::mul_f(row_scale, if keep { kept[q] } else { end.scale::<V>(q) });
+                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), end.bias::<V>(q));
+                    V::store_f(clamp(value), row.add(q * V::LANES));
+                });
+            });
+        }
     }
 }
 
@@ -545,7 +601,8 @@ impl EndByte {
                 each!(q in 0..Q => scales[q] = end.scale::<V>(q));
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
-            let mut bytes = [V::narrow([V::splat_f(0.0); 4], to); MAX_GROUPS];
+            let in_range = !BIAS && end.columns.small_scales;
+            let mut bytes = [V::narrow([V::splat_f(0.0); 4], to, in_range); MAX_GROUPS];
             let mut row = end.out.cast::<u8>().wrapping_add(end.col);
             each!(g in 0..(R * Q).div_ceil(4) => {
                 let mut steps = [V::splat_f(0.0); 4];
@@ -557,7 +614,7 @@ impl EndByte {
                         steps[i] = V::add_f(steps[i], end.bias::<V>(q));
                     }
                 });
-                bytes[g] = V::narrow(steps, to);
+                bytes[g] = V::narrow(steps, to, in_range);
                 if !V::LIMITS_TOGETHER {
                     Self::store_group::<V, R, Q>(g, V::limit(bytes[g], to), to, end, &mut row);
                 }

@@ -60,8 +60,9 @@ pub(crate) unsafe trait Lanes: Copy {
     type Bytes: Copy;
     /// All bytes of a tile are narrowed, then limited, then stored, so that a range that is all of its type costs a branch.
     const LIMITS_TOGETHER: bool = false;
-    /// Rounds steps half to even and adds the zero point: bytes for [`Lanes::limit`].
-    unsafe fn narrow(steps: [Self::F; 4], to: &Self::ByteRange) -> Self::Bytes;
+    /// Rounds steps half to even and adds the zero point: bytes for [`Lanes::limit`]. `in_range` says that the steps are known to
+    /// lie in the range of i32.
+    unsafe fn narrow(steps: [Self::F; 4], to: &Self::ByteRange, in_range: bool) -> Self::Bytes;
     /// Whether [`Lanes::limit`] does anything.
     #[inline(always)]
     unsafe fn limits(_to: &Self::ByteRange) -> bool {
@@ -86,6 +87,11 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F;
+    /// Whether every lane is below that of `bound`; instruction sets that have no use for the answer say no.
+    #[inline(always)]
+    unsafe fn all_below(_v: Self::F, _bound: Self::F) -> bool {
+        false
+    }
     /// -1 where a >= b, 0 elsewhere and where either is NaN.
     unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I;
     /// 0 in place of NaN.

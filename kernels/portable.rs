@@ -224,7 +224,7 @@ unsafe impl Lanes for Scalar4 {
     }
     type Bytes = [Self::F; 4];
     #[inline(always)]
-    unsafe fn narrow(steps: [Self::F; 4], _to: &Self::ByteRange) -> [Self::F; 4] {
+    unsafe fn narrow(steps: [Self::F; 4], _to: &Self::ByteRange, _in_range: bool) -> [Self::F; 4] {
         steps
     }
     #[inline(always)]

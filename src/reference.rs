@@ -129,7 +129,9 @@ fn finish<T: OutputElement>(sum: i32, output: &Output<T>, row_scale: f32, n: usi
         Kind::I32 { accumulate: true } => T::from_i32(old.to_i32().wrapping_add(sum)),
         Kind::F32 { scales, min, max } => {
             let scale = row_scale * scales.at(n);
-            T::from_f32((sum as f32 * scale + bias_f32).max(*min).min(*max))
+            let value = sum as f32 * scale + bias_f32;
+            let clamps = *min > f32::NEG_INFINITY || *max < f32::INFINITY;
+            T::from_f32(if clamps { value.max(*min).min(*max) } else { value })
         }
         Kind::HalfEven { scales, to } => {
             let rounded = half_even(sum, scales.at(n), bias_f32);

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{FILLS, Fill, Matrix, ORDERS, Order, Random, compare, kernels};
-use i8gemm::{FixedPoint, FixedRounding, Kernel, Lhs, Operand, Output, Rhs};
+use i8gemm::{FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, PackedRhs, Rhs};
 use quickcheck::{Arbitrary, Gen, quickcheck};
 
 /// One random product, all of it drawn from a seed so that a failure can be repeated.
@@ -212,6 +212,71 @@ fn large_products() {
             let rhs = Rhs::new(w.view()).zero_points(&zero);
             compare(kernel, Lhs::new(x.view()).zero_point(-5), m, rhs, n, Output::i32(), Order::RowMajor)
                 .unwrap();
+        }
+    }
+}
+
+/// Every height of tile and number of panels at depths with and without a tail, read in place or not, through every kind of end.
+#[test]
+fn every_tile_through_every_end() {
+    fn check<A: Operand>(random: &mut Random, kernel: Kernel, m: usize, k: usize, n: usize) {
+        let x = Matrix::<A>::random(random, Fill::Uniform, m, k, Order::RowMajor);
+        let w = Matrix::<i8>::random(random, Fill::Uniform, k, n, Order::ColMajor);
+        let (scales, rows): (Vec<_>, Vec<_>) =
+            ((0..n).map(|_| random.scale()).collect(), (0..m).map(|_| random.scale()).collect());
+        let small: Vec<_> = scales.iter().map(|scale| scale / 1e3).collect();
+        let (lhs, rhs) = (Lhs::new(x.view()).zero_point(A::MIN + 100), Rhs::new(w.view()));
+        let order = Order::RowMajor;
+        compare(kernel, lhs, m, rhs, n, Output::i32(), order).unwrap();
+        compare(kernel, lhs, m, rhs.zero_point(3), n, Output::<i8>::requantize(&small, -7), order).unwrap();
+        compare(kernel, lhs, m, rhs, n, Output::<u8>::requantize(&scales, 9).clamp(9, 200), order).unwrap();
+        compare(kernel, lhs.scales(&rows), m, rhs, n, Output::f32(&scales), order).unwrap();
+        compare(kernel, lhs.scales(&rows), m, rhs, n, Output::f32(&scales).clamp(0.0, 6e3), order).unwrap();
+    }
+    let mut random = Random(17);
+    for kernel in kernels() {
+        for m in 1..=13 {
+            for (k, n) in [(15, 64), (258, 112), (520, 48)] {
+                check::<i8>(&mut random, kernel, m, k, n);
+                check::<u8>(&mut random, kernel, m, k, n);
+            }
+        }
+    }
+}
+
+/// Sums at both ends of i32 times scales from the smallest to the largest: conversions to integers saturate alike.
+#[test]
+fn extreme_scales() {
+    let ends = [i32::MIN, i32::MIN + 1, -1, 0, 1, 1 << 24, i32::MAX - 64, i32::MAX];
+    let below_one = f32::from_bits(1.0f32.to_bits() - 1);
+    let scales = [f32::MIN_POSITIVE, 1e-9, 0.5, below_one, 1.0, 1e3, 3e5, f32::MAX];
+    let (x, w) = ([0i8; 2], vec![0i8; 64]);
+    for kernel in kernels() {
+        for scale in scales {
+            let bias: Vec<i32> = ends.iter().copied().cycle().take(64).collect();
+            let bias_f32: Vec<f32> = bias.iter().map(|&b| b as f32).collect();
+            let lhs = Lhs::new(MatRef::row_major(&x, 2, 1).unwrap());
+            let rhs = Rhs::new(MatRef::row_major(&w, 1, 64).unwrap());
+            // One scale for all columns, and one among others.
+            let mut each = [1e-3; 64];
+            each[9] = scale;
+            for zero in [-128, -1, 0, 127] {
+                let output = Output::<i8>::requantize(scale, zero);
+                compare(kernel, lhs, 2, rhs, 64, output.bias(&bias), Order::RowMajor).unwrap();
+                compare(kernel, lhs, 2, rhs, 64, output.bias_f32(&bias_f32), Order::RowMajor).unwrap();
+                let output = Output::<u8>::requantize(&each, zero.max(0));
+                compare(kernel, lhs, 2, rhs, 64, output.bias(&bias), Order::RowMajor).unwrap();
+            }
+        }
+        // An infinite product of scales: infinite outputs, and NaN for sums of 0 unless there is a clamp.
+        let weights = PackedRhs::pack_for(kernel, MatRef::row_major(&[0i8, 1], 1, 2).unwrap()).unwrap();
+        let lhs = Lhs::new(MatRef::row_major(&[1i8], 1, 1).unwrap()).scale(1e30);
+        let mut out = [0.0f32; 2];
+        for (min, max, zero) in [(f32::NEG_INFINITY, f32::INFINITY, f32::NAN), (-5.0, f32::INFINITY, -5.0)] {
+            let gemm = Gemm::new(&weights, Output::f32(1e30).clamp(min, max)).unwrap();
+            gemm.apply(lhs, MatMut::row_major(&mut out, 1, 2).unwrap()).unwrap();
+            assert_eq!((out[0].is_nan(), out[1]), (zero.is_nan(), f32::INFINITY), "{kernel}");
+            assert!(zero.is_nan() || out[0] == zero, "{kernel}");
         }
     }
 }

@@ -167,7 +167,7 @@ unsafe fn store_bytes<const BIAS: bool, const PAIRS: usize>(
                     *step = vaddq_f32(*step, biases[j]);
                 }
             }
-            *bytes = Lanes128::narrow(steps, to);
+            *bytes = Lanes128::narrow(steps, to, false);
         }
         if Lanes128::limits(to) {
             for bytes in &mut bytes {

@@ -125,7 +125,7 @@ unsafe impl Lanes for Lanes128 {
         ByteRange { zero_point: zero_point - lower, min: min - lower, max: max - lower, lower, limited }
     }
     #[inline(always)]
-    unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange) -> int8x16_t {
+    unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange, _in_range: bool) -> int8x16_t {
         // SAFETY: the CPU has NEON.
         unsafe {
             let zero_point = vdupq_n_s16(to.zero_point as i16);

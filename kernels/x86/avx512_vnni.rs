@@ -17,7 +17,7 @@ use super::super::{
     Job, Kernel, LhsFormat, LhsRows, SumOffset,
     depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
     drive::{self, MicroKernel, TileInput, next_part},
-    epilogue::{End, TileEnd, finish},
+    epilogue::{End, TileEnd, correct, each, finish_from_base},
     layout,
     slices::slice_functions,
 };
@@ -129,6 +129,57 @@ unsafe impl MicroKernel for Avx512VnniTiles {
     }
 }
 
+/// Adds [`LAST_STEPS`] steps to two rows of sums. Written out because the compiler, which sees that all rows read the same weights,
+/// would keep those in registers that it hasn't got.
+macro_rules! multiply_two_rows {
+    (column $place:literal, $first:literal, $second:literal, $step:literal) => {
+        concat!(
+            "vmovdqu64 {b}, zmmword ptr [", $place, " + ", $step, "]\n",
+            "vpdpbusd ", $first, ", {a0}, {b}\n",
+            "vpdpbusd ", $second, ", {a1}, {b}\n",
+        )
+    };
+    (step 3, $word:literal, $step:literal) => {
+        concat!(
+            "vpxord {a0}, {flip}, dword ptr [{row0} + ", $word, "]{{1to16}}\n",
+            "vpxord {a1}, {flip}, dword ptr [{row1} + ", $word, "]{{1to16}}\n",
+            multiply_two_rows!(column "{panel}", "{s00}", "{s10}", $step),
+            multiply_two_rows!(column "{panel} + {stride}", "{s01}", "{s11}", $step),
+            multiply_two_rows!(column "{panel} + 2*{stride}", "{s02}", "{s12}", $step),
+        )
+    };
+    (step 4, $word:literal, $step:literal) => {
+        concat!(
+            multiply_two_rows!(step 3, $word, $step),
+            multiply_two_rows!(column "{panel} + {stride3}", "{s03}", "{s13}", $step),
+        )
+    };
+    ($panels:tt, $sums:ident, $r:ident, $row:expr, $panel:expr, $input:expr, $flip:expr $(, $($more:tt)*)?) => {
+        core::arch::asm!(
+            multiply_two_rows!(step $panels, "0", "0"),
+            multiply_two_rows!(step $panels, "4", "64"),
+            multiply_two_rows!(step $panels, "8", "128"),
+            multiply_two_rows!(step $panels, "12", "192"),
+            s00 = inout(zmm_reg) $sums[$r][0],
+            s01 = inout(zmm_reg) $sums[$r][1],
+            s02 = inout(zmm_reg) $sums[$r][2],
+            s10 = inout(zmm_reg) $sums[$r + 1][0],
+            s11 = inout(zmm_reg) $sums[$r + 1][1],
+            s12 = inout(zmm_reg) $sums[$r + 1][2],
+            a0 = out(zmm_reg) _,
+            a1 = out(zmm_reg) _,
+            b = out(zmm_reg) _,
+            flip = in(zmm_reg) $flip,
+            row0 = in(reg) $row.wrapping_add($r * $input.lhs_stride),
+            row1 = in(reg) $row.wrapping_add(($r + 1) * $input.lhs_stride),
+            panel = in(reg) $panel,
+            stride = in(reg) $input.panel_stride,
+            $($($more)*)?
+            options(pure, readonly, nostack, preserves_flags),
+        )
+    };
+}
+
 /// `R` rows by `Q` panels of one vector.
 ///
 /// # Safety
@@ -136,70 +187,143 @@ unsafe impl MicroKernel for Avx512VnniTiles {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline(never)]
 unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &TileEnd) {
-    // SAFETY: the caller's.
+    let steps = input.k / KR;
+    let tail = input.k % KR;
+    let last = if R >= 3 && Q >= 3 && steps >= LAST_STEPS { LAST_STEPS } else { 0 };
+    // SAFETY: rows are readable for K bytes, panels for whole steps; the rest is the caller's.
     unsafe {
-        let sums = if input.flip_lhs {
-            sums::<E, R, Q, true>(input, end)
+        let mut base = [_mm512_setzero_si512(); Q];
+        for (q, base) in base.iter_mut().enumerate() {
+            *base = end.base::<Lanes512>(q);
+        }
+        let mut sums = [base; R];
+        let flip = if input.flip_lhs {
+            let sign_bits = sign_bits();
+            multiply_steps::<E, R, Q>(&mut sums, input, end, steps - last, |a| {
+                _mm512_xor_si512(a, sign_bits)
+            });
+            sign_bits
         } else {
-            sums::<E, R, Q, false>(input, end)
+            multiply_steps::<E, R, Q>(&mut sums, input, end, steps - last, |a| a);
+            _mm512_setzero_si512()
         };
-        finish::<Lanes512, E, R, Q>(sums, end);
+        if tail > 0 {
+            multiply_add(&mut sums, input, steps, |r| {
+                let row = input.lhs.add(r * input.lhs_stride + steps * KR);
+                _mm512_xor_si512(_mm512_set1_epi32(tail_word(row, tail)), flip)
+            });
+        }
+        let ready = E::ready::<Lanes512>(end.epilogue);
+        if R < 3 || Q < 3 {
+            return finish_from_base::<Lanes512, E, R, Q>(sums, end, &ready);
+        }
+        if end.corrects {
+            correct::<Lanes512, R, Q>(&mut sums, end);
+        }
+        let panel = input.rhs.wrapping_add((steps - last) * NR * KR);
+        let row = input.lhs.wrapping_add((steps - last) * KR);
+        // Row 0 is alone if R is odd.
+        if R % 2 == 1 && last > 0 {
+            for step in steps - LAST_STEPS..steps {
+                let a = _mm512_xor_si512(word(input, 0, step), flip);
+                for (q, sum) in sums[0].iter_mut().enumerate() {
+                    *sum = _mm512_dpbusd_epi32(*sum, a, weights(input, q, step));
+                }
+            }
+        }
+        each!(pair in 0..R / 2 => {
+            let r = R % 2 + 2 * pair;
+            if last == 0 {
+            } else if Q == 3 {
+                multiply_two_rows!(3, sums, r, row, panel, input, flip);
+            } else {
+                multiply_two_rows!(4, sums, r, row, panel, input, flip,
+                    s03 = inout(zmm_reg) sums[r][3], s13 = inout(zmm_reg) sums[r + 1][3],
+                    stride3 = in(reg) 3 * input.panel_stride,);
+            }
+            if r == 1 {
+                E::store::<Lanes512, 1, Q>(&[sums[0]], end, &ready);
+            } else if r > 1 {
+                E::store::<Lanes512, 2, Q>(&[sums[r - 2], sums[r - 1]], &end.at_row(r - 2, E::BYTES), &ready);
+            }
+        });
+        E::store::<Lanes512, 2, Q>(&[sums[R - 2], sums[R - 1]], &end.at_row(R - 2, E::BYTES), &ready);
     }
 }
 
 /// The sign of each byte of a vector.
 static SIGN_BITS: [i8; 64] = [i8::MIN; 64];
 
+/// Steps that go row by row: as many as `multiply_row!` has.
+const LAST_STEPS: usize = 4;
+
 /// Steps below which a tile is over before its outputs could be fetched; a row's are in each `MR`-th part of so many.
 const FETCH_STEPS: usize = 64;
 
-/// The sums of a tile; the bytes of `lhs` are flipped on their way if `FLIP`.
+/// From an address that the compiler knows nothing of: it would flip words before they are broadcast, in an instruction more.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn sign_bits() -> __m512i {
+    // SAFETY: 64 bytes.
+    unsafe { _mm512_loadu_si512(core::hint::black_box(&SIGN_BITS).as_ptr().cast()) }
+}
+
+/// Four values of row `r`, sixteen times.
+///
+/// # Safety
+/// The tile has that row and whole step.
+#[inline(always)]
+unsafe fn word(input: &TileInput, r: usize, step: usize) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        _mm512_set1_epi32(input.lhs.add(r * input.lhs_stride + step * KR).cast::<i32>().read_unaligned())
+    }
+}
+
+/// Four weights of each column of panel `q`.
+///
+/// # Safety
+/// The tile has that panel and step.
+#[inline(always)]
+unsafe fn weights(input: &TileInput, q: usize, step: usize) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe { _mm512_loadu_si512(input.rhs.add(q * input.panel_stride + step * NR * KR).cast()) }
+}
+
+/// The first `steps` steps of a tile. `flip` makes u8 of the values of `lhs`.
 ///
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn sums<E: End, const R: usize, const Q: usize, const FLIP: bool>(
+unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
+    sums: &mut [[__m512i; Q]; R],
     input: &TileInput,
     end: &TileEnd,
-) -> [[__m512i; Q]; R] {
-    let steps = input.k / KR;
-    let tail = input.k % KR;
-    // SAFETY: rows are readable for K bytes, panels for whole steps.
+    steps: usize,
+    flip: impl Fn(__m512i) -> __m512i,
+) {
+    let mut step = 0;
+    // SAFETY: the caller's.
     unsafe {
-        let mut sums = [[_mm512_setzero_si512(); Q]; R];
-        // From an address that the compiler knows nothing of: it would flip words before they are broadcast, in an instruction more.
-        let sign_bits = if FLIP {
-            _mm512_loadu_si512(core::hint::black_box(&SIGN_BITS).as_ptr().cast())
-        } else {
-            _mm512_setzero_si512()
-        };
-        let flip = |a| if FLIP { _mm512_xor_si512(a, sign_bits) } else { a };
-        let row = |r: usize, step: usize| input.lhs.wrapping_add(r * input.lhs_stride + step * KR);
-        let word =
-            |r: usize, step: usize| flip(_mm512_set1_epi32(row(r, step).cast::<i32>().read_unaligned()));
         // Stores of a large product would wait for memory one after the other: lines are fetched in the time that the sums take,
         // a row's at a time, since all at once they would keep panels from coming out of the second cache level.
-        let mut step = 0;
-        if R > 1 && steps >= FETCH_STEPS {
+        if R >= 3 && Q >= 3 && steps >= FETCH_STEPS {
+            let part = steps / MR;
             for r in 0..R {
                 fetch_output_row::<E>(end, r, Q * NR);
-                let until = step + FETCH_STEPS / MR;
+                let until = step + part;
                 while step < until {
-                    multiply_add(&mut sums, input, step, |r| word(r, step));
+                    multiply_add(sums, input, step, |r| flip(word(input, r, step)));
                     step += 1;
                 }
             }
         }
         while step < steps {
-            multiply_add(&mut sums, input, step, |r| word(r, step));
+            multiply_add(sums, input, step, |r| flip(word(input, r, step)));
             step += 1;
         }
-        if tail > 0 {
-            multiply_add(&mut sums, input, steps, |r| {
-                flip(_mm512_set1_epi32(tail_word(row(r, steps), tail)))
-            });
-        }
-        sums
     }
 }
 
@@ -218,7 +342,7 @@ unsafe fn multiply_add<const R: usize, const Q: usize>(
     unsafe {
         let mut b = [_mm512_setzero_si512(); Q];
         for (q, b) in b.iter_mut().enumerate() {
-            *b = _mm512_loadu_si512(input.rhs.add(q * input.panel_stride + step * 64).cast());
+            *b = weights(input, q, step);
         }
         for (r, sums) in sums.iter_mut().enumerate() {
             let a = values(r);

@@ -2,11 +2,21 @@
 
 use core::arch::x86_64::*;
 
-use super::super::lanes::{Lanes, PlainRange};
+use super::super::lanes::Lanes;
 
 /// Sixteen lanes.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Lanes512;
+
+/// Zero point as i16, and the range as i8.
+#[derive(Clone, Copy)]
+pub(in super::super) struct ByteRange {
+    zero_point: __m512i,
+    min: __m512i,
+    max: __m512i,
+    /// What turns i8 into the bytes of the range: 0, or the sign bit.
+    flip: __m512i,
+}
 
 // SAFETY: loads and stores touch 16 elements of their type, `store_low_bytes` 16 bytes.
 unsafe impl Lanes for Lanes512 {
@@ -80,31 +90,78 @@ unsafe impl Lanes for Lanes512 {
         // SAFETY: the CPU has AVX-512; the caller gives room for 16 bytes.
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
     }
-    type ByteRange = PlainRange<Self>;
+    type ByteRange = ByteRange;
     #[inline(always)]
-    unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> Self::ByteRange {
-        // SAFETY: the caller's.
-        unsafe { PlainRange::new(zero_point, min, max) }
+    unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> ByteRange {
+        // SAFETY: the CPU has AVX-512.
+        unsafe {
+            // A range of u8 is taken as one of i8, 128 lower.
+            let lower = if min >= 0 { 128 } else { 0 };
+            ByteRange {
+                zero_point: _mm512_set1_epi16((zero_point - lower) as i16),
+                min: _mm512_set1_epi8((min - lower) as i8),
+                max: _mm512_set1_epi8((max - lower) as i8),
+                flip: _mm512_set1_epi8(lower as i8),
+            }
+        }
     }
-    type Bytes = [Self::F; 4];
+    type Bytes = __m512i;
     #[inline(always)]
-    unsafe fn narrow(steps: [Self::F; 4], _to: &Self::ByteRange) -> [Self::F; 4] {
-        steps
+    unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange, in_range: bool) -> __m512i {
+        // SAFETY: the CPU has AVX-512.
+        unsafe {
+            // What is too large for i32 would convert to its smallest value, as what is too small does.
+            let largest = _mm512_set1_ps(32767.0);
+            let round = |v| _mm512_cvtps_epi32(if in_range { v } else { _mm512_min_ps(v, largest) });
+            let [a, b, c, d] = steps;
+            let [a, b, c, d] = [round(a), round(b), round(c), round(d)];
+            // Every step saturates, and what has saturated stays outside of 8 bits.
+            let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), to.zero_point);
+            let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), to.zero_point);
+            _mm512_packs_epi16(low, high)
+        }
     }
     #[inline(always)]
-    unsafe fn limit(steps: [Self::F; 4], to: &Self::ByteRange) -> [Self::F; 4] {
-        // SAFETY: the caller's.
-        unsafe { to.limit(steps) }
+    unsafe fn limit(bytes: __m512i, to: &ByteRange) -> __m512i {
+        // SAFETY: the CPU has AVX-512.
+        unsafe {
+            let bytes = _mm512_min_epi8(_mm512_max_epi8(bytes, to.min), to.max);
+            _mm512_xor_si512(bytes, to.flip)
+        }
     }
     #[inline(always)]
     unsafe fn store_bytes<const TOGETHER: usize>(
-        steps: [Self::F; 4],
-        to: &Self::ByteRange,
+        bytes: __m512i,
+        _to: &ByteRange,
         p: [*mut u8; 4],
         count: usize,
     ) {
-        // SAFETY: the caller's.
-        unsafe { to.store(steps, p, count) }
+        // SAFETY: the CPU has AVX-512; the caller gives room for 16 bytes at each pointer that is stored to.
+        unsafe {
+            // Packing works within quarters: the groups of four bytes are put in order.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, bytes);
+            match TOGETHER {
+                4 => _mm512_storeu_si512(p[0].cast(), bytes),
+                2 => {
+                    _mm256_storeu_si256(p[0].cast(), _mm512_castsi512_si256(bytes));
+                    if count > 2 {
+                        _mm256_storeu_si256(p[2].cast(), _mm512_extracti64x4_epi64::<1>(bytes));
+                    }
+                }
+                _ => {
+                    let quarters = [
+                        _mm512_castsi512_si128(bytes),
+                        _mm512_extracti32x4_epi32::<1>(bytes),
+                        _mm512_extracti32x4_epi32::<2>(bytes),
+                        _mm512_extracti32x4_epi32::<3>(bytes),
+                    ];
+                    for i in 0..count {
+                        _mm_storeu_si128(p[i].cast(), quarters[i]);
+                    }
+                }
+            }
+        }
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const f32) {
@@ -145,6 +202,11 @@ unsafe impl Lanes for Lanes512 {
     unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the CPU has the feature; pointers as the caller promised.
         unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn all_below(v: Self::F, bound: Self::F) -> bool {
+        // SAFETY: the CPU has the feature.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(v, bound) == 0xffff }
     }
     #[inline(always)]
     unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I {
