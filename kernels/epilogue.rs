@@ -324,6 +324,7 @@ macro_rules! each {
     };
 }
 
+#[allow(unused_imports, reason = "for kernels that finish a tile in parts")]
 pub(super) use each;
 
 /// Corrects the sums of a tile of `R` rows by `Q` vectors and hands them to the end `E`.
