@@ -31,6 +31,8 @@ pub(super) struct TileInput {
     /// Bytes from one panel to the next.
     pub panel_stride: usize,
     pub k: usize,
+    /// The panels that are multiplied next, for a tile to fetch as it multiplies these; null for tiles that need not.
+    pub next_rhs: *const u8,
     /// Of all panels of the job.
     pub job_bytes: usize,
     /// The panels were widened by [`MicroKernel::widen`].
@@ -140,6 +142,11 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
                 rhs: if widened { job.scratch } else { rhs.cast() },
                 panel_stride: if widened { 2 * panel_stride } else { panel_stride },
                 k: job.k,
+                next_rhs: if col + cols < job.cols {
+                    rhs.wrapping_add(panels * panel_stride).cast()
+                } else {
+                    core::ptr::null()
+                },
                 job_bytes: job.cols.div_ceil(K::NR) * panel_stride,
                 widened,
             };
@@ -202,6 +209,7 @@ unsafe fn rows<K: MicroKernel, E: End>(
                 E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });
             }
             input.lhs = input.lhs.add(count * job.lhs_stride);
+            input.next_rhs = core::ptr::null();
         }
         row += count;
     }

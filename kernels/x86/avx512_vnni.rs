@@ -307,6 +307,19 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
     let mut step = 0;
     // SAFETY: the caller's.
     unsafe {
+        // The next group's panels would come too late: the processor's own prefetching stops at the end of a panel or a page. One
+        // tile of each group asks for them.
+        if R >= 3 && Q >= 3 && !input.next_rhs.is_null() {
+            while step < steps {
+                for q in 0..Q {
+                    let line = input.next_rhs.wrapping_add(q * input.panel_stride + step * NR * KR);
+                    _mm_prefetch::<_MM_HINT_T1>(line.cast());
+                }
+                multiply_add(sums, input, step, |r| flip(word(input, r, step)));
+                step += 1;
+            }
+            return;
+        }
         // Stores of a large product would wait for memory one after the other: lines are fetched in the time that the sums take,
         // a row's at a time, since all at once they would keep panels from coming out of the second cache level.
         if R >= 3 && Q >= 3 && steps >= FETCH_STEPS {
@@ -326,7 +339,6 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
         }
     }
 }
-
 /// Adds the products of one step, `values(r)` being the four values of row `r`, sixteen times.
 ///
 /// # Safety
