@@ -31,8 +31,12 @@ pub(super) struct TileInput {
     /// Bytes from one panel to the next.
     pub panel_stride: usize,
     pub k: usize,
-    /// The panels that are multiplied next, for a tile to fetch as it multiplies these; null for tiles that need not.
+    /// The panels that are multiplied next, for tiles to fetch as they multiply these; null if there are none.
     pub next_rhs: *const u8,
+    /// Rows of the job.
+    pub job_rows: usize,
+    /// Tiles before this one in its group of panels.
+    pub tiles_before: usize,
     /// Of all panels of the job.
     pub job_bytes: usize,
     /// The panels were widened by [`MicroKernel::widen`].
@@ -142,6 +146,8 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
                 rhs: if widened { job.scratch } else { rhs.cast() },
                 panel_stride: if widened { 2 * panel_stride } else { panel_stride },
                 k: job.k,
+                job_rows: job.rows,
+                tiles_before: 0,
                 next_rhs: if col + cols < job.cols {
                     rhs.wrapping_add(panels * panel_stride).cast()
                 } else {
@@ -209,7 +215,7 @@ unsafe fn rows<K: MicroKernel, E: End>(
                 E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });
             }
             input.lhs = input.lhs.add(count * job.lhs_stride);
-            input.next_rhs = core::ptr::null();
+            input.tiles_before += 1;
         }
         row += count;
     }

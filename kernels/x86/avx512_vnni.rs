@@ -307,18 +307,24 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
     let mut step = 0;
     // SAFETY: the caller's.
     unsafe {
-        // The next group's panels would come too late: the processor's own prefetching stops at the end of a panel or a page. One
-        // tile of each group asks for them.
+        // The next group's panels would come too late: the processor's own prefetching stops at the end of a panel or a page. A tile
+        // of few asks for all of them, the first of many for one panel each, so that memory has time.
+        let mut fetch = input.rhs;
         if R >= 3 && Q >= 3 && !input.next_rhs.is_null() {
-            while step < steps {
-                for q in 0..Q {
-                    let line = input.next_rhs.wrapping_add(q * input.panel_stride + step * NR * KR);
-                    _mm_prefetch::<_MM_HINT_T1>(line.cast());
+            if input.job_rows > 3 * MR {
+                if input.tiles_before < Q {
+                    fetch = input.next_rhs.wrapping_add(input.tiles_before * input.panel_stride);
                 }
-                multiply_add(sums, input, step, |r| flip(word(input, r, step)));
-                step += 1;
+            } else if input.tiles_before == 0 {
+                while step < steps {
+                    for q in 0..Q {
+                        fetch_line(input.next_rhs, q * input.panel_stride, step);
+                    }
+                    multiply_add(sums, input, step, |r| flip(word(input, r, step)));
+                    step += 1;
+                }
+                return;
             }
-            return;
         }
         // Stores of a large product would wait for memory one after the other: lines are fetched in the time that the sums take,
         // a row's at a time, since all at once they would keep panels from coming out of the second cache level.
@@ -328,17 +334,28 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
                 fetch_output_row::<E>(end, r, Q * NR);
                 let until = step + part;
                 while step < until {
+                    fetch_line(fetch, 0, step);
                     multiply_add(sums, input, step, |r| flip(word(input, r, step)));
                     step += 1;
                 }
             }
         }
         while step < steps {
+            if R >= 3 && Q >= 3 {
+                fetch_line(fetch, 0, step);
+            }
             multiply_add(sums, input, step, |r| flip(word(input, r, step)));
             step += 1;
         }
     }
 }
+/// Asks for the weights of a step of the panel at an offset, for the second cache level.
+#[inline(always)]
+fn fetch_line(panels: *const u8, offset: usize, step: usize) {
+    // SAFETY: a hint, which never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(panels.wrapping_add(offset + step * NR * KR).cast()) };
+}
+
 /// Adds the products of one step, `values(r)` being the four values of row `r`, sixteen times.
 ///
 /// # Safety
