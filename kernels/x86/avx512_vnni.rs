@@ -307,6 +307,9 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
     let mut step = 0;
     // SAFETY: the caller's.
     unsafe {
+        if R == 1 && Q == 4 && input.k < LONG_PANEL && input.job_bytes > SECOND_LEVEL {
+            return each!(q in 0..Q => sums[0][q] = panel_after_panel(sums[0][q], input, q, steps, &flip));
+        }
         // The next group's panels would come too late: the processor's own prefetching stops at the end of a panel or a page. A tile
         // of few asks for all of them, the first of many for one panel each, so that memory has time.
         let mut fetch = input.rhs;
@@ -349,6 +352,43 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
         }
     }
 }
+/// Bytes of weights that the second cache level can't hold beside the rest.
+const SECOND_LEVEL: usize = 3 << 19;
+
+/// Depth from which four panels are four streams that are long enough for the processor's own prefetching.
+const LONG_PANEL: usize = 2048;
+
+/// One row by one panel, in four chains. Panel after panel the weights are one stream, which memory serves faster than four short
+/// ones: 0.92 to 0.95 of the time where they lie beyond the second cache level, more where they lie in it.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn panel_after_panel(
+    base: __m512i,
+    input: &TileInput,
+    q: usize,
+    steps: usize,
+    flip: &impl Fn(__m512i) -> __m512i,
+) -> __m512i {
+    // SAFETY: the caller's.
+    unsafe {
+        let add = |sum, step| _mm512_dpbusd_epi32(sum, flip(word(input, 0, step)), weights(input, q, step));
+        let zero = _mm512_setzero_si512();
+        let [mut a, mut b, mut c, mut d] = [base, zero, zero, zero];
+        let mut step = 0;
+        while step + 4 <= steps {
+            [a, b, c, d] = [add(a, step), add(b, step + 1), add(c, step + 2), add(d, step + 3)];
+            step += 4;
+        }
+        while step < steps {
+            a = add(a, step);
+            step += 1;
+        }
+        _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d))
+    }
+}
+
 /// Asks for the weights of a step of the panel at an offset, for the second cache level.
 #[inline(always)]
 fn fetch_line(panels: *const u8, offset: usize, step: usize) {
