@@ -31,7 +31,7 @@ pub(super) struct Columns {
     multiplier: Row<i32>,
     shift: Row<i32>,
     /// Every scale is below 1, so that no sum times its scale leaves the range of i32.
-    small_scales: bool,
+    small_scales: MaybeUninit<bool>,
 }
 
 /// One parameter of each column.
@@ -87,7 +87,7 @@ impl Columns {
         bias: Row::NEW,
         multiplier: Row::NEW,
         shift: Row::NEW,
-        small_scales: false,
+        small_scales: MaybeUninit::uninit(),
     };
 
     /// Takes the parameters of columns `start .. start + count`, and pads them to `width` columns.
@@ -145,7 +145,7 @@ impl Columns {
                     V::store_f(scale, self.scale.at_mut(j));
                     largest = V::max_f(largest, scale);
                 }
-                self.small_scales = V::all_below(largest, V::splat_f(1.0));
+                self.small_scales.write(V::all_below(largest, V::splat_f(1.0)));
                 for j in (0..width).step_by(V::LANES) {
                     let bias =
                         if bias.is_null() { V::splat_f(NO_BIAS) } else { V::load_f(bias.add(start + j)) };
@@ -187,7 +187,7 @@ impl Columns {
                 // SAFETY: as above.
                 self.scale.fill(count, width, 0.0, |j| unsafe { scales.get(start + j) });
                 // SAFETY: as above.
-                self.small_scales = (0..count).all(|j| unsafe { scales.get(start + j) } < 1.0);
+                self.small_scales.write((0..count).all(|j| unsafe { scales.get(start + j) } < 1.0));
                 // SAFETY: as above.
                 self.bias.fill(count, width, NO_BIAS, |j| unsafe { read_or(bias, start + j, NO_BIAS) });
             }
@@ -602,7 +602,8 @@ impl EndByte {
                 each!(q in 0..Q => scales[q] = end.scale::<V>(q));
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
-            let in_range = !BIAS && end.columns.small_scales;
+            // The columns were filled for a store with scales, which says this of them.
+            let in_range = !BIAS && end.columns.small_scales.assume_init();
             let mut bytes = [V::narrow([V::splat_f(0.0); 4], to, in_range); MAX_GROUPS];
             let mut row = end.out.cast::<u8>().wrapping_add(end.col);
             each!(g in 0..(R * Q).div_ceil(4) => {
