@@ -10,7 +10,7 @@
 
 use core::mem::MaybeUninit;
 
-use super::{FixedPoint, Param, add::AddJob, gates::CellJob, lanes::Lanes};
+use super::{FixedPoint, Param, add::AddJob, gates::CellJob, lanes::Lanes, layout::Runs};
 
 /// How a number of steps becomes an integer.
 ///
@@ -156,7 +156,13 @@ pub(crate) struct Slices {
     pub gru: unsafe fn(&CellJob),
     #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
     pub add: unsafe fn(&AddJob),
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
+    pub copy_runs: CopyRuns,
 }
+
+/// Copies rows of runs: run `j` of row `i` to `dst + i * stride + j * dst_step`, every byte xored with `flip`. Safety: every run is
+/// readable and its copy writable, and the CPU has the features.
+pub(crate) type CopyRuns = unsafe fn(src: &Runs, flip: u8, stride: usize, dst: *mut u8);
 
 /// A table of [`Slices`] over a kind of [`Lanes`], compiled for the CPU features named.
 macro_rules! slice_functions {
@@ -164,6 +170,7 @@ macro_rules! slice_functions {
         use $crate::kernels::{
             add::{self, AddJob},
             gates::{self, CellJob},
+            layout::{self, Runs},
             slices::{self, DequantizeJob, Extent, QuantizeJob, Slices},
         };
 
@@ -215,7 +222,15 @@ macro_rules! slice_functions {
             unsafe { add::add::<$lanes>(job) }
         }
 
-        Slices { quantize, dequantize, extent, lstm, gru, add }
+        /// # Safety
+        /// As [`layout::copy_runs`].
+        $(#[target_feature(enable = $features)])?
+        unsafe fn copy_runs(src: &Runs, flip: u8, stride: usize, dst: *mut u8) {
+            // SAFETY: the caller's.
+            unsafe { layout::copy_runs(src, flip, stride, dst) }
+        }
+
+        Slices { quantize, dequantize, extent, lstm, gru, add, copy_runs }
     }};
 }
 pub(super) use slice_functions;

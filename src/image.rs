@@ -1,5 +1,7 @@
 //! Images, and windows that slide over them.
 
+use core::ops::Range;
+
 use crate::Error;
 
 /// The shape of a batch of images, stored with the channels of a pixel together (NHWC): the element of image `n`, row `y`,
@@ -130,6 +132,15 @@ impl Axis {
         let last = len.div_ceil(self.stride).saturating_sub(1) * self.stride;
         let padding = last.checked_add(extent).ok_or(overflow)?.saturating_sub(len);
         Ok(Self { before: padding / 2, after: padding - padding / 2, ..self })
+    }
+
+    /// The places of the window at which a tap reads one of `len` pixels rather than the padding.
+    #[inline]
+    pub fn inside(&self, tap: usize, len: usize) -> Range<usize> {
+        let before = self.before.saturating_sub(tap * self.dilation);
+        let end = (len + self.before).saturating_sub(tap * self.dilation);
+        let (start, end) = (before.div_ceil(self.stride), end.div_ceil(self.stride));
+        start..end.max(start)
     }
 
     /// The pixel, or `None` in the padding, that a tap reads at a place of the window.

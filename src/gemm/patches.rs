@@ -9,6 +9,7 @@ use crate::{
     Error, Operand,
     gemm::plan::check_shape,
     image::{Axis, Nhwc, Window},
+    kernels::{LhsRows, layout::Runs, slices::CopyRuns},
 };
 
 /// The patches that a window cuts from some adjacent channels of a batch of images: row `(n * out_height + y) * out_width + x`
@@ -135,84 +136,142 @@ impl PatchBytes {
     /// Copies patches, `dst[i * row_stride + k] = patch[i][k] ^ flip`.
     ///
     /// # Safety
-    /// The image is readable, the patches lie among its [`PatchBytes::rows`], and `dst` has room for them.
-    pub unsafe fn gather(&self, patches: Range<usize>, flip: u8, dst: *mut u8, row_stride: usize) {
+    /// The image is readable, the patches lie among its [`PatchBytes::rows`], and `dst` has room for them; the CPU has the features
+    /// of `copy_runs`.
+    pub unsafe fn gather(
+        &self,
+        copy_runs: CopyRuns,
+        patches: Range<usize>,
+        flip: u8,
+        dst: *mut u8,
+        row_stride: usize,
+    ) {
         let (width, height) = (self.out.width, self.out.height);
         let mut x = patches.start % width;
         let mut y = patches.start / width % height;
         let mut n = patches.start / width / height;
-        for i in 0..patches.len() {
-            // SAFETY: the caller's; (n, y, x) is the patch's place.
-            unsafe { self.gather_one(n, y, x, flip, dst.add(i * row_stride)) };
-            x += 1;
-            if x == width {
-                (x, y) = (0, y + 1);
-                if y == height {
-                    (y, n) = (0, n + 1);
-                }
+        let to = Copies { copy_runs, flip, row_stride };
+        let mut done = 0;
+        while done < patches.len() {
+            let places = x..width.min(x + patches.len() - done);
+            // SAFETY: the caller's; the patches at (n, y, places) are the next.
+            unsafe { self.gather_row(n, y, places.clone(), &to, dst.add(done * row_stride)) };
+            done += places.len();
+            x = 0;
+            y += 1;
+            if y == height {
+                (y, n) = (0, n + 1);
             }
         }
     }
 
+    /// Patches next to each other.
+    ///
     /// # Safety
-    /// As [`PatchBytes::gather`], for one patch.
-    #[inline]
-    unsafe fn gather_one(&self, n: usize, y: usize, x: usize, flip: u8, mut dst: *mut u8) {
+    /// As [`PatchBytes::gather`].
+    unsafe fn gather_row(&self, n: usize, y: usize, places: Range<usize>, to: &Copies, dst: *mut u8) {
         let Self { shape, rows, cols, depth, .. } = self;
-        // The taps of a row that lie inside the image are `inside`: the same for every row of the window.
-        let first = x * cols.stride;
-        let inside = {
-            let start = cols.before.saturating_sub(first).div_ceil(cols.dilation).min(cols.size);
-            let end =
-                (shape.width + cols.before).saturating_sub(first).div_ceil(cols.dilation).min(cols.size);
-            start..end.max(start)
-        };
         let row_bytes = cols.size * depth;
-        let one_run = cols.dilation == 1 && *depth == shape.channels;
-        for tap in 0..rows.size {
-            // SAFETY: taps inside the image are readable for `depth` channels; `dst` has room for the patch.
-            unsafe {
-                match rows.pixel(y, tap, shape.height) {
-                    Some(row) if !inside.is_empty() => {
-                        dst.write_bytes(self.fill ^ flip, inside.start * depth);
-                        let pixel = first + inside.start * cols.dilation - cols.before;
-                        let from = ((n * shape.height + row) * shape.width + pixel) * shape.channels;
-                        let (from, to) = (self.ptr.add(from), dst.add(inside.start * depth));
-                        if one_run {
-                            copy(from, to, inside.len() * depth, flip);
-                        } else {
-                            for i in 0..inside.len() {
-                                copy(
-                                    from.add(i * cols.dilation * shape.channels),
-                                    to.add(i * depth),
-                                    *depth,
-                                    flip,
-                                );
-                            }
-                        }
-                        let behind = (cols.size - inside.end) * depth;
-                        dst.add(inside.end * depth).write_bytes(self.fill ^ flip, behind);
-                    }
-                    _ => dst.write_bytes(self.fill ^ flip, row_bytes),
+        let mut taps = 0..rows.size;
+        while taps.start < taps.end && rows.pixel(y, taps.start, shape.height).is_none() {
+            taps.start += 1;
+        }
+        while taps.start < taps.end && rows.pixel(y, taps.end - 1, shape.height).is_none() {
+            taps.end -= 1;
+        }
+        // SAFETY: taps inside the image are readable for `depth` channels; `dst` has room for the patches.
+        unsafe {
+            to.fill(self.fill, taps.start * row_bytes, places.len(), dst);
+            if let Some(row) = rows.pixel(y, taps.start, shape.height) {
+                let line = (n * shape.height + row) * shape.width * shape.channels;
+                self.gather_lines(
+                    self.ptr.add(line),
+                    taps.len(),
+                    places.clone(),
+                    to,
+                    dst.add(taps.start * row_bytes),
+                );
+            }
+            let behind = rows.size - taps.end;
+            to.fill(self.fill, behind * row_bytes, places.len(), dst.add(taps.end * row_bytes));
+        }
+    }
+
+    /// Some rows of the window of some patches, from as many lines of the image. Where all taps of a row are inside and
+    /// neighbours they are one run of bytes.
+    ///
+    /// # Safety
+    /// As [`PatchBytes::gather`], of lines the first of which begins at `line`.
+    unsafe fn gather_lines(
+        &self,
+        line: *const u8,
+        lines: usize,
+        places: Range<usize>,
+        to: &Copies,
+        dst: *mut u8,
+    ) {
+        let Self { shape, rows, cols, depth, unsigned, .. } = self;
+        let row_bytes = cols.size * depth;
+        // SAFETY: the caller's; each part lies inside its line and has its place in the patches.
+        unsafe {
+            let copy = |part: Range<usize>, tap: usize, k: usize| {
+                if !part.is_empty() {
+                    let pixel = part.start * cols.stride + tap * cols.dilation - cols.before;
+                    let (ptr, row_stride) = (line.add(pixel * shape.channels), cols.stride * shape.channels);
+                    let runs = Runs {
+                        first: LhsRows { ptr, row_stride, rows: part.len(), k, unsigned: *unsigned },
+                        count: lines,
+                        src_step: rows.dilation * shape.width * shape.channels,
+                        dst_step: row_bytes,
+                    };
+                    let dst = dst.add((part.start - places.start) * to.row_stride + tap * depth);
+                    (to.copy_runs)(&runs, to.flip, to.row_stride, dst);
                 }
-                dst = dst.add(row_bytes);
+            };
+            let fill = |part: Range<usize>, tap: usize| {
+                for i in 0..lines {
+                    let row = (part.start - places.start) * to.row_stride;
+                    to.fill(self.fill, *depth, part.len(), dst.add(row + i * row_bytes + tap * depth));
+                }
+            };
+            let within = |part: Range<usize>, bounds: &Range<usize>| {
+                let start = part.start.clamp(bounds.start, bounds.end);
+                start..part.end.clamp(start, bounds.end)
+            };
+            let mut whole = places.end..places.end;
+            if cols.dilation == 1 && *depth == shape.channels {
+                let [first, last] = [0, cols.size - 1].map(|tap| cols.inside(tap, shape.width));
+                whole = within(first.start..last.end, &places);
+                copy(whole.clone(), 0, row_bytes);
+            }
+            for edge in [places.start..whole.start, whole.end..places.end] {
+                for tap in 0..if edge.is_empty() { 0 } else { cols.size } {
+                    let inside = within(cols.inside(tap, shape.width), &edge);
+                    fill(edge.start..inside.start, tap);
+                    fill(inside.end..edge.end, tap);
+                    copy(inside, tap, *depth);
+                }
             }
         }
     }
 }
 
-/// # Safety
-/// `count` bytes are readable at `from` and writable at `to`, and do not overlap.
-#[inline(always)]
-unsafe fn copy(from: *const u8, to: *mut u8, count: usize, flip: u8) {
-    // SAFETY: the caller's.
-    unsafe {
-        if flip == 0 {
-            from.copy_to_nonoverlapping(to, count);
-        } else {
-            for i in 0..count {
-                *to.add(i) = *from.add(i) ^ flip;
-            }
+/// How patches are copied.
+struct Copies {
+    copy_runs: CopyRuns,
+    flip: u8,
+    row_stride: usize,
+}
+
+impl Copies {
+    /// Writes the padding's value to `bytes` of each of some patches.
+    ///
+    /// # Safety
+    /// They may be written.
+    unsafe fn fill(&self, value: u8, bytes: usize, patches: usize, dst: *mut u8) {
+        for i in 0..if bytes == 0 { 0 } else { patches } {
+            // SAFETY: the caller's.
+            unsafe { dst.add(i * self.row_stride).write_bytes(value ^ self.flip, bytes) };
         }
     }
 }
@@ -232,8 +291,9 @@ mod tests {
         let patches = Patches::new(&x, shape, &window, 1..6, 9)?;
         let (m, k, n) = (patches.bytes.rows(), patches.k(), 11);
         let mut matrix = vec![0u8; m * k];
+        let portable = Kernel::by_name("portable")?.0.slices.copy_runs;
         // SAFETY: the matrix has room for every patch.
-        unsafe { patches.bytes.gather(0..m, 0, matrix.as_mut_ptr(), k) };
+        unsafe { patches.bytes.gather(portable, 0..m, 0, matrix.as_mut_ptr(), k) };
         // One value by its definition: patch (10, 20), tap (2, 3), channel 4 of 1..6.
         let pixel = (10 + 2 * 2 - 1) * 31 + 20 + 3 - 2;
         assert_eq!(matrix[(10 * patches.bytes.out.width + 20) * k + (2 * 4 + 3) * 5 + 4], x[pixel * 7 + 5]);
