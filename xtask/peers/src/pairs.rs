@@ -123,11 +123,18 @@ pub fn pairs(
     Ok(Pairs { ours: median(&mut rates), peer: median(&mut peers), ratio: median(&mut ratios) })
 }
 
-/// Seconds of a call, from so many. Short calls come after one that is not timed: the other's turn has taken the caches, and a
-/// thread that slept meanwhile wakes slowly.
+/// Seconds that threads get to wake: a core that slept through the other's turn, or worked for it, comes late to several calls.
+const WAKE: f64 = 4e-3;
+
+/// Seconds of a call, from so many. Short calls come after some that are not timed: the other's turn has taken the caches and, of
+/// several threads, the cores.
 fn seconds(contender: &mut dyn Contender, calls: usize, clock: Clock) -> Result<f64> {
     if calls > 1 {
+        let start = Instant::now();
         contender.seconds(1, clock)?;
+        while clock == Clock::Wall && start.elapsed().as_secs_f64() < WAKE {
+            contender.seconds(1, clock)?;
+        }
     }
     Ok(contender.seconds(calls, clock)? / calls as f64)
 }
