@@ -14,20 +14,24 @@ const PAIRS: usize = 201;
 const CEILING_RUNS: usize = 20;
 
 fn main() {
-    let sizes: Vec<usize> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
-    let shapes = match sizes[..] {
-        [m, k, n] => vec![(m, k, n)],
-        _ => vec![(512, 512, 512)],
+    // Cargo adds a flag of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let sizes: Vec<usize> = arguments.iter().filter_map(|arg| arg.parse().ok()).collect();
+    let (m, k, n) = match sizes[..] {
+        [] if arguments.is_empty() => (512, 512, 512),
+        [m, k, n] if arguments.len() == 3 && m.min(k).min(n) > 0 => (m, k, n),
+        _ => {
+            eprintln!("expected three sizes above 0, M K N, and not {:?}", arguments.join(" "));
+            std::process::exit(2);
+        }
     };
     println!("one core, i8 x i8 -> i32, packed weights, lhs zero point; medians of {PAIRS} pairs\n");
     println!(
         "{:<14} {:<24} {:>16} {:>9} {:>9} {:>7}",
         "kernel", "instruction", "M x K x N", "GMAC/s", "ceiling", "ratio"
     );
-    for (m, k, n) in shapes {
-        for kernel in Kernel::available() {
-            measure(kernel, m, k, n);
-        }
+    for kernel in Kernel::available() {
+        measure(kernel, m, k, n);
     }
 }
 

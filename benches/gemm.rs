@@ -2,13 +2,14 @@
 //!
 //! `cargo bench --bench gemm` runs all of it; a name chooses, `cargo bench --bench gemm -- "1x1024x1024/.*avx2"`.
 
+#[path = "common/macs.rs"]
+mod macs;
+
 use std::time::Duration;
 
-use criterion::{
-    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
-    measurement::WallTime,
-};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use i8gemm::{FixedPoint, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs};
+use macs::MacTime;
 
 /// M, K, N: a square product, a transformer's, mobile convolutions', matrix-vector products.
 const SHAPES: [(usize, usize, usize); 13] = [
@@ -33,14 +34,14 @@ const ROWS: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32];
 /// Depth and columns of thin products: multiples of nothing.
 const RAGGED: (usize, usize) = (1019, 509);
 
-type Group<'a> = BenchmarkGroup<'a, WallTime>;
+type Group<'a> = BenchmarkGroup<'a, MacTime>;
 
 /// Values that vary and cost nothing to make.
 fn values(len: usize) -> Vec<i8> {
     (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 7) as i8).collect()
 }
 
-fn products(c: &mut Criterion) {
+fn products(c: &mut Criterion<MacTime>) {
     let thin = ROWS.map(|m| (m, RAGGED.0, RAGGED.1));
     for shape in SHAPES.into_iter().chain(thin) {
         let (m, k, n) = shape;
@@ -79,6 +80,8 @@ impl Product<'_, '_> {
         let bias_f32: Vec<f32> = bias.iter().map(|&b| b as f32).collect();
         self.bench::<i8, i8, i32>("i8 x i8 -> i32, added", Output::i32().accumulate());
         self.bench::<i8, i8, f32>("i8 x i8 -> f32", Output::f32(&scales).bias_f32(&bias_f32));
+        let row_scales: Vec<f32> = (0..self.shape.0).map(|i| 1e-2 * (1 + i % 5) as f32).collect();
+        self.bench_with::<i8, i8, f32>("i8 x i8 -> f32, row scales", Output::f32(&scales), None, &row_scales);
         self.bench::<i8, i8, i8>("i8 x i8 -> i8", Output::requantize(&scales, 3).bias(&bias));
         self.bench::<i8, i8, u8>(
             "i8 x i8 -> u8, f32 bias",
@@ -91,11 +94,11 @@ impl Product<'_, '_> {
             self.bench::<i8, i8, i8>(&format!("i8 x i8 -> i8, {name} rounding"), output);
         }
         let zeros: Vec<i32> = (0..n).map(|j| (j % 50) as i32 - 20).collect();
-        self.bench_with::<i8, i8, i32>("i8 x i8 -> i32, rhs zero points", Output::i32(), Some(&zeros));
+        self.bench_with::<i8, i8, i32>("i8 x i8 -> i32, rhs zero points", Output::i32(), Some(&zeros), &[]);
     }
 
     fn bench<A: Operand, W: Operand, T: OutputElement + Default>(&mut self, name: &str, output: Output<T>) {
-        self.bench_with::<A, W, T>(name, output, None);
+        self.bench_with::<A, W, T>(name, output, None, &[]);
     }
 
     fn bench_with<A: Operand, W: Operand, T: OutputElement + Default>(
@@ -103,6 +106,7 @@ impl Product<'_, '_> {
         name: &str,
         output: Output<T>,
         rhs_zeros: Option<&[i32]>,
+        row_scales: &[f32],
     ) {
         let (m, k, n) = self.shape;
         let (x, w) = (values(m * k), values(k * n));
@@ -115,13 +119,14 @@ impl Product<'_, '_> {
         let mut scratch = gemm.workspace(m).unwrap();
         let mut out = vec![T::default(); m * n];
         let lhs = Lhs::new(MatRef::<A>::row_major(bytemuck::cast_slice(&x), m, k).unwrap()).zero_point(3);
+        let lhs = if row_scales.is_empty() { lhs } else { lhs.scales(row_scales) };
         self.group.bench_function(BenchmarkId::new(name, self.kernel), |b| {
             b.iter(|| gemm.run(lhs, MatMut::row_major(&mut out, m, n).unwrap(), &mut scratch).unwrap());
         });
     }
 }
 
-fn packing(c: &mut Criterion) {
+fn packing(c: &mut Criterion<MacTime>) {
     for (k, n) in [(1024, 1024), RAGGED] {
         let w = values(k * n);
         let mut group = c.benchmark_group(format!("pack {k}x{n}"));
@@ -144,8 +149,8 @@ fn packing(c: &mut Criterion) {
 }
 
 /// Hundreds of benchmarks: each short.
-fn short() -> Criterion {
-    let criterion = Criterion::default().sample_size(20);
+fn short() -> Criterion<MacTime> {
+    let criterion = Criterion::default().with_measurement(MacTime).sample_size(20);
     criterion.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(600))
 }
 

@@ -7,6 +7,8 @@
 //!   raised by 128: as they are broadcast where ports for logic stand beside those that multiply (AMD), or in a copy made before
 //!   where both 512-bit ports multiply (Intel): a pass over M * K bytes. `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at
 //!   `(n / 16) * K4 * 16 + (k / 4) * 64 + (n % 16) * 4 + k % 4`, the layout of avx_vnni.
+//! - Memory: tiles fetch the lines of their outputs and the panels that come next while they multiply; one row passes many short
+//!   panels one after the other.
 //! - Ceiling: 128 MAC/cycle on CPUs with two 512-bit units (64 MAC an instruction), 64 on Zen 4, which has one: 24 multiplies to
 //!   10 loads.
 //! - Exact: `vpdpbusd` (not its saturating form `vpdpbusds`) adds four 17-bit products to an i32, modulo 2^32.
@@ -189,7 +191,8 @@ macro_rules! multiply_two_rows {
 unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &TileEnd) {
     let steps = input.k / KR;
     let tail = input.k % KR;
-    let last = if R >= 3 && Q >= 3 && steps >= LAST_STEPS { LAST_STEPS } else { 0 };
+    let large = const { is_large(R, Q) };
+    let last = if large && steps >= LAST_STEPS { LAST_STEPS } else { 0 };
     // SAFETY: rows are readable for K bytes, panels for whole steps; the rest is the caller's.
     unsafe {
         let mut base = [_mm512_setzero_si512(); Q];
@@ -214,12 +217,14 @@ unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &
             });
         }
         let ready = E::ready::<Lanes512>(end.epilogue);
-        if R < 3 || Q < 3 {
+        if !large {
             return finish_from_base::<Lanes512, E, R, Q>(sums, end, &ready);
         }
         if end.corrects {
             correct::<Lanes512, R, Q>(&mut sums, end);
         }
+        // Sums are stored as slowly as they are multiplied, and what waits for a sum keeps the multiplications behind it waiting: so
+        // the last steps go two rows at a time, and rows are finished while the next are multiplied.
         let panel = input.rhs.wrapping_add((steps - last) * NR * KR);
         let row = input.lhs.wrapping_add((steps - last) * KR);
         // Row 0 is alone if R is odd.
@@ -233,10 +238,9 @@ unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &
         }
         each!(pair in 0..R / 2 => {
             let r = R % 2 + 2 * pair;
-            if last == 0 {
-            } else if Q == 3 {
+            if last > 0 && Q == 3 {
                 multiply_two_rows!(3, sums, r, row, panel, input, flip);
-            } else {
+            } else if last > 0 {
                 multiply_two_rows!(4, sums, r, row, panel, input, flip,
                     s03 = inout(zmm_reg) sums[r][3], s13 = inout(zmm_reg) sums[r + 1][3],
                     stride3 = in(reg) 3 * input.panel_stride,);
@@ -254,7 +258,13 @@ unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &
 /// The sign of each byte of a vector.
 static SIGN_BITS: [i8; 64] = [i8::MIN; 64];
 
-/// Steps that go row by row: as many as `multiply_row!` has.
+/// Tiles of so many rows and panels have time to fetch for others and are finished two rows at a time; smaller ones, at the edges
+/// or of few rows, are not worth the code.
+const fn is_large(rows: usize, panels: usize) -> bool {
+    rows >= 3 && panels >= 3
+}
+
+/// Steps that go two rows at a time: as many as `multiply_two_rows!` has.
 const LAST_STEPS: usize = 4;
 
 /// Steps below which a tile is over before its outputs could be fetched; a row's are in each `MR`-th part of so many.
@@ -304,6 +314,7 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
     steps: usize,
     flip: impl Fn(__m512i) -> __m512i,
 ) {
+    let large = const { is_large(R, Q) };
     let mut step = 0;
     // SAFETY: the caller's.
     unsafe {
@@ -313,7 +324,7 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
         // The next group's panels would come too late: the processor's own prefetching stops at the end of a panel or a page. A tile
         // of few asks for all of them, the first of many for one panel each, so that memory has time.
         let mut fetch = input.rhs;
-        if R >= 3 && Q >= 3 && !input.next_rhs.is_null() {
+        if large && !input.next_rhs.is_null() {
             if input.job_rows > 3 * MR {
                 if input.tiles_before < Q {
                     fetch = input.next_rhs.wrapping_add(input.tiles_before * input.panel_stride);
@@ -331,7 +342,7 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
         }
         // Stores of a large product would wait for memory one after the other: lines are fetched in the time that the sums take,
         // a row's at a time, since all at once they would keep panels from coming out of the second cache level.
-        if R >= 3 && Q >= 3 && steps >= FETCH_STEPS {
+        if large && steps >= FETCH_STEPS {
             let part = steps / MR;
             for r in 0..R {
                 fetch_output_row::<E>(end, r, Q * NR);
@@ -344,7 +355,7 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
             }
         }
         while step < steps {
-            if R >= 3 && Q >= 3 {
+            if large {
                 fetch_line(fetch, 0, step);
             }
             multiply_add(sums, input, step, |r| flip(word(input, r, step)));
@@ -352,6 +363,7 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
         }
     }
 }
+
 /// Bytes of weights that the second cache level can't hold beside the rest.
 const SECOND_LEVEL: usize = 3 << 19;
 
