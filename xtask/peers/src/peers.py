@@ -144,7 +144,7 @@ def language_model(bits):
 
 PEERS = {
     "oneDNN (torch._int_mm)": onednn,
-    "FBGEMM (linear_dynamic)": fbgemm,
+    "FBGEMM (linear_dynamic, 7 bits)": fbgemm,
     "ONNX Runtime MatMulInteger u8": matmul_integer(np.uint8),
     "ONNX Runtime MatMulInteger i8": matmul_integer(np.int8),
     "ONNX Runtime QLinearMatMul": qlinear_matmul,

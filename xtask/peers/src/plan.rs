@@ -134,7 +134,7 @@ fn peers((m, ..): Shape) -> impl Iterator<Item = (Op, Vec<Opponent>)> {
         (SIGNED, signed),
         (UNSIGNED, vec![Rten, Python("ONNX Runtime MatMulInteger u8")]),
         (REQUANTIZED, vec![Python("ONNX Runtime QLinearMatMul")]),
-        (DYNAMIC, vec![Python("FBGEMM (linear_dynamic)")]),
+        (DYNAMIC, vec![Python("FBGEMM (linear_dynamic, 7 bits)")]),
     ]
     .into_iter()
 }
