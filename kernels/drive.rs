@@ -60,7 +60,7 @@ impl TileInput {
 ///
 /// # Safety
 /// `tile` computes exactly the dot products it is asked for, reads nothing outside the rows and panels it is given
-/// and writes through [`super::epilogue::finish`] only.
+/// and writes through [`super::epilogue::finish`] or [`End::store`] only.
 pub(super) unsafe trait MicroKernel {
     type V: Lanes;
     /// Columns of a panel.
@@ -214,7 +214,7 @@ unsafe fn rows<K: MicroKernel, E: End>(
                 let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);
                 E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });
             }
-            input.lhs = input.lhs.add(count * job.lhs_stride);
+            input.lhs = input.lhs.wrapping_add(count * job.lhs_stride);
             input.tiles_before += 1;
         }
         row += count;

@@ -85,7 +85,9 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F;
+    /// `b` where `a` is NaN.
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F;
+    /// `b` where `a` is NaN.
     unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F;
     /// Whether every lane is below that of `bound`; instruction sets that have no use for the answer say no.
     #[inline(always)]

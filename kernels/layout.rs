@@ -182,7 +182,7 @@ unsafe fn each_run(src: &Runs, stride: usize, dst: *mut u8, copy: impl Fn(*const
 /// many times the time.
 #[inline(always)]
 fn not_across_turns() {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
+    #[cfg(all(not(miri), any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")))]
     // SAFETY: no instruction.
     unsafe {
         core::arch::asm!("", options(nomem, nostack, preserves_flags));

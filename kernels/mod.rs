@@ -142,7 +142,8 @@ pub(crate) struct Kernel {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(dead_code, reason = "no target's kernels use every format")]
 pub(crate) enum LhsFormat {
-    /// Rows of bytes of one signedness; rows that have it already are read where they lie.
+    /// Rows of bytes of one signedness; rows that have it already are read where they lie, those of the other too if
+    /// [`Kernel::flips_lhs`].
     Bytes {
         /// u8 rather than i8.
         unsigned: bool,
@@ -193,7 +194,7 @@ pub(crate) struct LhsRows {
 /// Some rows of `lhs` times some columns of `rhs`, through the epilogue, into `out`.
 ///
 /// Safety contract of [`Kernel::multiply`]:
-/// - `lhs + i * lhs_stride` is the prepared row `i < rows` (format of the kernel, depth `k`); the rows of panels are
+/// - `lhs + i * lhs_stride` is the prepared row `i < rows` (format of the kernel but for `flip_lhs`, depth `k`); the rows of panels are
 ///   those that `pack_lhs` makes of exactly these `rows` rows;
 /// - `rhs` is the first of `ceil(cols / nr)` adjacent panels of depth `k`;
 /// - `scratch` has `Kernel::scratch(k)` bytes, aligned to 64;

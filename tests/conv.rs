@@ -412,5 +412,23 @@ fn strides_that_are_not_taken() -> Result<(), Error> {
     let (mut y, mut scratch) = ([0], conv.workspace(image)?);
     conv.forward(&[1, 2, 4], image, &mut y, &mut scratch)?;
     assert_eq!(y, [7]);
+
+    // Nor by patches that are copied.
+    let left = Window::new(1, 2).padding_each([0, 0], [1, 0]);
+    let rows = Window::new(1, 1).padding(2, 0);
+    for (window, expected) in [
+        (left.stride(1, usize::MAX), vec![7]),
+        (left.dilation(usize::MAX, 1), vec![7]),
+        (rows, vec![0, 0, 7, 0, 0]),
+        (rows.dilation(usize::MAX, 1), vec![0, 0, 7, 0, 0]),
+    ] {
+        let taps = window.size().0 * window.size().1;
+        let filters = Filters::new(3, 1, window);
+        let conv =
+            Conv2d::<i8, i8>::new(filters, &[1.0; 6][..3 * taps], None, StaticConfig::new(unit, unit))?;
+        let (mut y, mut scratch) = (vec![9; expected.len()], conv.workspace(image)?);
+        conv.forward(&[1, 2, 4], image, &mut y, &mut scratch)?;
+        assert_eq!(y, expected);
+    }
     Ok(())
 }

@@ -250,12 +250,12 @@ unsafe impl Lanes for Lanes128 {
     #[inline(always)]
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the CPU has NEON.
-        unsafe { vminq_f32(a, b) }
+        unsafe { vminnmq_f32(a, b) }
     }
     #[inline(always)]
     unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the CPU has NEON.
-        unsafe { vmaxq_f32(a, b) }
+        unsafe { vmaxnmq_f32(a, b) }
     }
     #[inline(always)]
     unsafe fn to_f(v: Self::I) -> Self::F {

@@ -2,7 +2,7 @@
 //!
 //! - Instruction: `vpdpbusd zmm`: 64 products of u8 by i8, added in fours to 16 i32.
 //! - Tile: 6 rows x 64 columns, or 8 x 48 when 7 or 8 rows are all there are: 24 sums, 4 (3) of `rhs`, 1 broadcast of
-//!   `lhs`, 29 (28) of 32 registers. Fewer adjacent panels make narrower tiles of the same layout.
+//!   `lhs`, 29 (28) of 32 registers, and one of sign bits where i8 is flipped. Fewer adjacent panels make narrower tiles of the same layout.
 //! - `lhs`: rows of u8, read in place, 4 values broadcast for a step. The sign bit of i8 values is flipped and their zero point
 //!   raised by 128: as they are broadcast where ports for logic stand beside those that multiply (AMD), or in a copy made before
 //!   where both 512-bit ports multiply (Intel): a pass over M * K bytes. `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at

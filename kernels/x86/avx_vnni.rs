@@ -46,8 +46,12 @@ fn avx_vnni_bit() -> bool {
 /// CPUID leaf 7, subleaf 1, EAX bit 4.
 #[cfg(not(feature = "std"))]
 fn avx_vnni_bit() -> bool {
-    cfg!(target_feature = "avxvnni")
-        || (__cpuid(0).eax >= 7 && __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax >> 4 & 1 == 1)
+    // SAFETY: every x86-64 CPU has the instruction; newer compilers know.
+    #[allow(unused_unsafe)]
+    unsafe {
+        cfg!(target_feature = "avxvnni")
+            || (__cpuid(0).eax >= 7 && __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax >> 4 & 1 == 1)
+    }
 }
 
 /// The table entry.

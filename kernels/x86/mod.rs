@@ -17,7 +17,9 @@ fn is_amd() -> bool {
     static ANSWER: AtomicU8 = AtomicU8::new(0);
     match ANSWER.load(Relaxed) {
         0 => {
-            let id = core::arch::x86_64::__cpuid(0);
+            // SAFETY: every x86-64 CPU has the instruction; newer compilers know.
+            #[allow(unused_unsafe)]
+            let id = unsafe { core::arch::x86_64::__cpuid(0) };
             let is = [id.ebx, id.edx, id.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
             ANSWER.store(if is { 2 } else { 1 }, Relaxed);
             is

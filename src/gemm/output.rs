@@ -111,13 +111,13 @@ impl<'a> Output<'a, i32> {
 impl<'a> Output<'a, f32> {
     /// `f32(s) * (lhs scale[m] * scale[n]) + f32 bias[n]`, every operation rounded to nearest even. The scale of `lhs`
     /// comes with [`Lhs::scale`](crate::Lhs::scale) and is 1 if not given. Should the product of two scales overflow, a sum of 0
-    /// is NaN.
+    /// is NaN, of whatever bits the CPU makes.
     #[must_use]
     pub fn f32(scales: impl Into<Broadcast<'a, f32>>) -> Self {
         Self::new(Kind::F32 { scales: scales.into(), min: f32::NEG_INFINITY, max: f32::INFINITY })
     }
 
-    /// Clamps the result to `min..=max`; either may be infinite. NaN becomes `min`, unless both are infinite.
+    /// Clamps the result to `min..=max`; either may be infinite. NaN becomes `min`, unless they are -inf and inf.
     #[must_use]
     pub fn clamp(mut self, min: f32, max: f32) -> Self {
         if let Kind::F32 { scales, .. } = self.kind {

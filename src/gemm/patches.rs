@@ -182,7 +182,7 @@ impl PatchBytes {
         // SAFETY: taps inside the image are readable for `depth` channels; `dst` has room for the patches.
         unsafe {
             to.fill(self.fill, taps.start * row_bytes, places.len(), dst);
-            if let Some(row) = rows.pixel(y, taps.start, shape.height) {
+            if let Some(row) = taps.clone().next().and_then(|tap| rows.pixel(y, tap, shape.height)) {
                 let line = (n * shape.height + row) * shape.width * shape.channels;
                 self.gather_lines(
                     self.ptr.add(line),
@@ -217,11 +217,13 @@ impl PatchBytes {
             let copy = |part: Range<usize>, tap: usize, k: usize| {
                 if !part.is_empty() {
                     let pixel = part.start * cols.stride + tap * cols.dilation - cols.before;
-                    let (ptr, row_stride) = (line.add(pixel * shape.channels), cols.stride * shape.channels);
+                    // Steps that are not taken may be too large for a number.
+                    let (ptr, row_stride) =
+                        (line.add(pixel * shape.channels), cols.stride.wrapping_mul(shape.channels));
                     let runs = Runs {
                         first: LhsRows { ptr, row_stride, rows: part.len(), k, unsigned: *unsigned },
                         count: lines,
-                        src_step: rows.dilation * shape.width * shape.channels,
+                        src_step: rows.dilation.wrapping_mul(shape.width * shape.channels),
                         dst_step: row_bytes,
                     };
                     let dst = dst.add((part.start - places.start) * to.row_stride + tap * depth);

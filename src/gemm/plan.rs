@@ -456,7 +456,7 @@ impl Product<'_> {
         }
     }
 
-    /// Contiguous rows of a block of a matrix, and whether the kernel can read them as they are.
+    /// Contiguous rows of a block of a matrix, and whether the kernel can read them where they lie.
     ///
     /// # Safety
     /// As [`Product::block`].
