@@ -15,6 +15,9 @@ const CHUNK_BYTES: usize = 12 * 1024;
 /// Fewest multiply-adds that are worth waking a thread for.
 const MIN_MACS_PER_PART: usize = 1 << 16;
 
+/// Fewest columns of a part beside which preparing rows of `lhs` is little.
+const WIDE_PART: usize = 256;
+
 /// What follows from a kernel and a depth alone, worked out once for a product rather than in each call: it takes divisions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Depth {
@@ -94,7 +97,8 @@ impl Scratch {
     }
 }
 
-/// A grid of parts for threads: rows are cut first, because a part then prepares its own rows of `lhs` only.
+/// A grid of parts for threads. A part prepares all its rows of `lhs` and reads all its weights: rows are cut first, so that none are
+/// prepared twice, unless the weights are the larger and parts wide enough for that to be little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grid {
     rows: usize,
@@ -113,7 +117,8 @@ impl Grid {
         let panels = n.div_ceil(kernel.nr);
         let macs = m.saturating_mul(n).saturating_mul(k);
         let parts = threads.min(macs / MIN_MACS_PER_PART).max(1);
-        let rows = parts.min(m / (2 * kernel.mr)).max(1);
+        let wide = if n > 2 * m { parts.min(n / WIDE_PART).max(1) } else { 1 };
+        let rows = (parts / wide).min(m / (2 * kernel.mr)).max(1);
         let cols = (parts / rows).min(panels).max(1);
         Self { rows, cols, m, panels, nr: kernel.nr, n }
     }
