@@ -21,7 +21,7 @@ use measurement::{Measurement, Message};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// About a minute: fewer and shorter samples, and no product that takes seconds
+    /// Under a minute: fewer and shorter samples, and no product that takes seconds
     #[arg(long)]
     quick: bool,
     /// One JSON object on each line instead of tables; reports and charts are written all the same
