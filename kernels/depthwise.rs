@@ -30,7 +30,7 @@ use core::{ffi::c_void, mem::MaybeUninit};
 
 use super::{
     Epilogue, Store,
-    depthwise3x3::ThreeJob,
+    depthwise3x3::Three,
     epilogue::{
         Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd, finish,
     },
@@ -91,8 +91,8 @@ pub(crate) struct Depthwise {
     pub block: usize,
     /// Safety: the CPU has the kernel's features; otherwise as [`DepthwiseJob`] says.
     pub run: unsafe fn(&DepthwiseJob),
-    /// For 3 x 3 taps of stride 1, if there is something better. Safety: as `run`, and [`ThreeJob`].
-    pub three: Option<unsafe fn(&ThreeJob)>,
+    /// For 3 x 3 taps of stride 1, if there is something better.
+    pub three: Option<Three>,
 }
 
 /// Channels of the largest block.
@@ -136,11 +136,11 @@ macro_rules! depthwise_functions {
 }
 pub(super) use depthwise_functions;
 
-/// As [`depthwise_functions`], over a kind of [`PairTaps`](super::depthwise3x3::PairTaps).
+/// As [`depthwise_functions`], over a kind of [`ColumnTaps`](super::depthwise3x3::ColumnTaps).
 #[allow(unused_macros, reason = "not every target has pairs")]
 macro_rules! paired_depthwise_functions {
     ($taps:ty, $features:literal) => {{
-        use $crate::kernels::depthwise3x3::{self, ThreeJob};
+        use $crate::kernels::depthwise3x3::{self, ColumnTaps, Three, ThreeJob};
 
         /// # Safety
         /// As [`ThreeJob`].
@@ -150,7 +150,10 @@ macro_rules! paired_depthwise_functions {
             unsafe { depthwise3x3::run::<$taps>(job) }
         }
 
-        Depthwise { three: Some(three), ..depthwise_functions!($taps, $features) }
+        Depthwise {
+            three: Some(Three { run: three, fours: <$taps>::FOURS }),
+            ..depthwise_functions!($taps, $features)
+        }
     }};
 }
 #[allow(unused_imports, reason = "as above")]

@@ -1,23 +1,28 @@
 //! Depthwise convolution of 3 x 3 taps that move by one pixel, two rows of output at a time, for instruction sets that
-//! multiply pairs of taps ([`PairTaps`]).
+//! multiply pairs of taps or four ([`ColumnTaps`]).
 //!
-//! Most of the work of [`super::depthwise`] there is bringing bytes of two taps together as i16. Two rows of output read four
-//! rows of the image, and the pairs of a column, rows 0 and 1, rows 2 and 3, serve both rows and all three places that the
-//! column has in a window:
+//! Most of the work of [`super::depthwise`] there is bringing bytes of several taps together. Two rows of output read four
+//! rows of the image, and what is brought together of a column serves both rows and all three places that the column has in a
+//! window. As four (VNNI), or as pairs of i16, p = (row 0, row 1), q = (row 2, row 3):
 //!
 //! ```text
 //! for each block of channels
-//!     for each column                      p = (row 0, row 1), q = (row 2, row 3)
-//!         row 0 of pixel x - v             p * (w[0, v], w[1, v]) + q * (w[2, v], 0)           v = 0, 1, 2
-//!         row 1 of pixel x - v             p * (0, w[0, v])       + q * (w[1, v], w[2, v])
+//!     for each column
+//!         row 0 of pixel x - v       (row 0 .. row 3) * (w[0, v], w[1, v], w[2, v], 0)                 v = 0, 1, 2
+//!         row 1 of pixel x - v       (row 0 .. row 3) * (0, w[0, v], w[1, v], w[2, v])
+//!     or
+//!         row 0 of pixel x - v       p * (w[0, v], w[1, v]) + q * (w[2, v], 0)
+//!         row 1 of pixel x - v       p * (0, w[0, v])       + q * (w[1, v], w[2, v])
 //! ```
 //!
 //! For 16 channels with AVX2 that is 24 multiplies, 20 additions and 8 moves of bytes for 18 MAC a channel, 52 vector
-//! instructions where single pixels take 80. Sums of three pixels are in registers, 4 vectors each; the last column's place
-//! in a window finishes a pixel. Weights come from memory, 24 vectors of each block:
+//! instructions where single pixels take 80. For 32 channels with VNNI it is 12 multiplies, which add, and 12 moves, 8 of them of
+//! half a vector. Sums of three pixels are in registers, 4 vectors each; the last column's place in a window finishes a pixel.
+//! Weights of each block, channels with two or four taps each:
 //!
 //! ```text
-//! (v, row, pair, vector) at ((v * 2 + row) * 2 + pair) * 2 + vector vectors, channels with two taps each
+//! pairs, i16:  (v, row, pair, vector) at ((v * 2 + row) * 2 + pair) * 2 + vector vectors, from memory
+//! fours, i8:   (v, row, vector) at (v * 2 + row) * 2 + vector vectors, in registers
 //! ```
 
 use core::ffi::c_void;
@@ -25,7 +30,7 @@ use core::ffi::c_void;
 use super::{
     Epilogue, Store,
     depthwise::{Tap, Taps, block},
-    epilogue::{Columns, End, EndByte, EndF32, EndI32, TileEnd, finish},
+    epilogue::{Columns, End, EndByte, EndF32, EndI32, TileEnd, finish_from_base},
     lanes::Lanes,
 };
 
@@ -52,7 +57,7 @@ pub(crate) struct ThreeJob<'a> {
     pub channels: usize,
     /// Values are u8 rather than i8.
     pub unsigned: bool,
-    pub weights: *const i16,
+    pub weights: *const u8,
     pub epilogue: &'a Epilogue,
     /// Channel 0 among the columns of the epilogue.
     pub first_col: usize,
@@ -63,34 +68,108 @@ pub(crate) struct ThreeJob<'a> {
     pub out_pixel_stride: usize,
 }
 
-/// Vectors of weights of a block.
-const VECTORS: usize = 24;
+/// Vectors of weights of a block, as pairs.
+const PAIRS: usize = 24;
+/// The same, as fours.
+const FOURS: usize = 12;
+
+/// The function and what it wants.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
+pub(crate) struct Three {
+    /// Safety: see [`ThreeJob`].
+    pub run: unsafe fn(&ThreeJob),
+    /// [`ColumnTaps::FOURS`].
+    pub fours: bool,
+}
+
+#[cfg(feature = "alloc")]
+impl Three {
+    /// What is added to values of the image, and so to their zero point.
+    pub fn shift(&self, unsigned: bool) -> i32 {
+        if self.fours && !unsigned { 128 } else { 0 }
+    }
+
+    /// Bytes of weights of a block.
+    fn block_bytes(&self, block: usize) -> usize {
+        // Two vectors of channels a block: of i32 each.
+        2 * block * if self.fours { FOURS } else { PAIRS }
+    }
+
+    /// Bytes that the weights of so many channels take.
+    pub fn weights_len(&self, block: usize, channels: usize) -> Option<usize> {
+        channels.div_ceil(block).checked_mul(self.block_bytes(block))
+    }
+
+    /// Packs weights, `weight(channel, tap)` with taps row by row, in the order described above.
+    pub fn pack_weights(
+        &self,
+        block: usize,
+        channels: usize,
+        weight: impl Fn(usize, usize) -> i8,
+        dst: &mut [u8],
+    ) {
+        // Which row of taps is multiplied by each of four rows of the image, for both rows of output; 3 is none.
+        const ROWS: [[usize; 4]; 2] = [[0, 1, 2, 3], [3, 0, 1, 2]];
+        for (index, dst) in dst.chunks_exact_mut(self.block_bytes(block)).enumerate() {
+            let first = (index * block).min(channels - block);
+            for (place, rows) in (0..3).flat_map(|v| ROWS.iter().map(move |rows| (v, rows))).enumerate() {
+                let (v, rows) = rows;
+                for c in 0..block {
+                    for (i, &u) in rows.iter().enumerate() {
+                        let value = if u < 3 { weight(first + c, 3 * u + v) } else { 0 };
+                        if self.fours {
+                            dst[(place * block + c) * 4 + i] = value as u8;
+                        } else {
+                            let at = ((place * 2 + i / 2) * block + c) * 4 + i % 2 * 2;
+                            dst[at..][..2].copy_from_slice(&i16::from(value).to_ne_bytes());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
 
 /// The part that an instruction set writes for itself.
 ///
 /// # Safety
-/// `interleave` reads `2 * LANES` bytes at both addresses, `multiply` `2 * LANES` weights.
-pub(super) unsafe trait PairTaps: Taps {
-    /// `LANES` channels, each with the values of two taps as i16.
-    type Pair: Copy;
+/// `column` reads `2 * LANES` bytes at each address, `weights` and `add` those of a block.
+pub(super) unsafe trait ColumnTaps: Taps {
+    /// Four taps are multiplied at once, u8 by i8: i8 values of the image are taken as u8 that are 128 larger.
+    const FOURS: bool;
+    /// A column's values of four rows, for two vectors of channels.
+    type Column: Copy;
+    /// The weights of a block, or where they are.
+    type Weights: Copy;
 
-    /// The values of two taps for two vectors of channels.
+    /// # Safety
+    /// The values are readable; the CPU has the features.
+    unsafe fn column<const UNSIGNED: bool>(rows: [*const u8; 4]) -> Self::Column;
+
+    /// # Safety
+    /// The weights are readable, and stay so; the CPU has the features.
+    unsafe fn weights(weights: *const u8) -> Self::Weights;
+
+    /// Adds a column in its place `v` of the window to the sums of two rows, of two vectors each.
     ///
     /// # Safety
-    /// They are readable; the CPU has the features.
-    unsafe fn interleave<const UNSIGNED: bool>(a: *const u8, b: *const u8) -> [Self::Pair; 2];
-
-    /// `pair[.., 0] * weights[.., 0] + pair[.., 1] * weights[.., 1]`.
-    ///
-    /// # Safety
-    /// The weights are readable; the CPU has the features.
-    unsafe fn multiply(pair: Self::Pair, weights: *const i16) -> <Self::V as Lanes>::I;
+    /// As [`ColumnTaps::weights`].
+    unsafe fn add_column(
+        sums: Sums<Self::V>,
+        column: Self::Column,
+        v: usize,
+        weights: Self::Weights,
+    ) -> Sums<Self::V>;
 }
+
+/// Of two rows, two vectors each.
+pub(super) type Sums<V> = [[<V as Lanes>::I; 2]; 2];
 
 /// # Safety
 /// As [`ThreeJob`]; the CPU has the features of `T`.
 #[inline(always)]
-pub(super) unsafe fn run<T: PairTaps>(job: &ThreeJob) {
+pub(super) unsafe fn run<T: ColumnTaps>(job: &ThreeJob) {
     // SAFETY: the caller's; the end agrees with the store.
     unsafe {
         match job.epilogue.store {
@@ -104,7 +183,7 @@ pub(super) unsafe fn run<T: PairTaps>(job: &ThreeJob) {
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn signs<T: PairTaps, E: End>(job: &ThreeJob) {
+unsafe fn signs<T: ColumnTaps, E: End>(job: &ThreeJob) {
     // SAFETY: the caller's.
     unsafe {
         if job.unsigned {
@@ -118,7 +197,7 @@ unsafe fn signs<T: PairTaps, E: End>(job: &ThreeJob) {
 /// # Safety
 /// As [`signs`].
 #[inline(always)]
-unsafe fn blocks<T: PairTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob) {
+unsafe fn blocks<T: ColumnTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob) {
     let width = block::<T>();
     let mut columns = Columns::NEW;
     let mut index = 0;
@@ -127,7 +206,9 @@ unsafe fn blocks<T: PairTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob) {
         // SAFETY: channels `first .. first + width` are the job's, and the block has weights.
         unsafe {
             columns.fill::<T::V>(job.epilogue, job.first_col + first, width, width);
-            let weights = job.weights.add(index * VECTORS * width);
+            // Two vectors of channels a block, of i32 each.
+            let vectors = if T::FOURS { FOURS } else { PAIRS };
+            let weights = job.weights.add(index * vectors * 2 * width);
             let out = job.out.cast::<u8>().add(first * E::BYTES);
             let end = TileEnd {
                 columns: &columns,
@@ -151,83 +232,37 @@ unsafe fn blocks<T: PairTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob) {
 /// # Safety
 /// As [`blocks`].
 #[inline(always)]
-unsafe fn pixels<T: PairTaps, E: End, const UNSIGNED: bool>(
+unsafe fn pixels<T: ColumnTaps, E: End, const UNSIGNED: bool>(
     job: &ThreeJob,
     first: usize,
-    weights: *const i16,
+    weights: *const u8,
     mut end: TileEnd,
 ) {
-    // SAFETY: rows and padding are readable for the block at every pixel; the block's weights are VECTORS vectors; pixels of
-    // both rows of output are writable for the block.
+    // SAFETY: rows and padding are readable for the block at every pixel; the weights are the block's; pixels of both rows of
+    // output are writable for the block.
     unsafe {
         let mut rows = job.rows.map(|row| row.ptr.wrapping_add(first));
         let padding = [job.zeros.add(first); 4];
-        let zero = [[T::V::splat_i(0); 2]; 2];
+        let weights = T::weights(weights);
+        let ready = E::ready::<T::V>(end.epilogue);
+        let base = [[end.base::<T::V>(0), end.base::<T::V>(1)]; 2];
         // Pixels of which this column is the last and the middle one.
-        let (mut last, mut middle) = (zero, zero);
+        let (mut last, mut middle) = (base, base);
         for column in 0..job.pixels + 2 {
             let inside = column.wrapping_sub(job.before) < job.width;
-            let [a, b, c, d] = if inside { rows } else { padding };
+            let values = T::column::<UNSIGNED>(if inside { rows } else { padding });
             if inside {
                 for (row, tap) in rows.iter_mut().zip(&job.rows) {
                     *row = row.wrapping_add(tap.step);
                 }
             }
-            let pairs = [T::interleave::<UNSIGNED>(a, b), T::interleave::<UNSIGNED>(c, d)];
-            let product = |v: usize, row: usize, pair: usize, vector: usize| {
-                let at = ((v * 2 + row) * 2 + pair) * 2 + vector;
-                T::multiply(pairs[pair][vector], weights.add(at * 2 * T::V::LANES))
-            };
-            for row in 0..2 {
-                for vector in 0..2 {
-                    let sum = T::V::add_i(last[row][vector], product(2, row, 0, vector));
-                    last[row][vector] = T::V::add_i(sum, product(2, row, 1, vector));
-                }
-            }
+            last = T::add_column(last, values, 2, weights);
             if column >= 2 {
-                finish::<T::V, E, 2, 2>(last, &end);
+                finish_from_base::<T::V, E, 2, 2>(last, &end, &ready);
                 end.out = end.out.cast::<u8>().add(job.out_pixel_stride * E::BYTES).cast();
             }
-            for row in 0..2 {
-                for vector in 0..2 {
-                    let sum = T::V::add_i(middle[row][vector], product(1, row, 0, vector));
-                    last[row][vector] = T::V::add_i(sum, product(1, row, 1, vector));
-                    middle[row][vector] = T::V::add_i(product(0, row, 0, vector), product(0, row, 1, vector));
-                }
-            }
-        }
-    }
-}
-
-/// i16 that the weights of so many channels take.
-#[cfg(feature = "alloc")]
-pub(crate) fn weights_len(block: usize, channels: usize) -> Option<usize> {
-    channels.checked_next_multiple_of(block)?.checked_mul(VECTORS)
-}
-
-/// Packs weights, `weight(channel, tap)` with taps row by row, in the order described above.
-#[cfg(feature = "alloc")]
-pub(crate) fn pack_weights(
-    block: usize,
-    channels: usize,
-    weight: impl Fn(usize, usize) -> i8,
-    dst: &mut [i16],
-) {
-    // Rows of taps of the two values of both pairs; 3 is none.
-    const ROWS: [[[usize; 2]; 2]; 2] = [[[0, 1], [2, 3]], [[3, 0], [1, 2]]];
-    for (index, dst) in dst.chunks_exact_mut(VECTORS * block).enumerate() {
-        let first = (index * block).min(channels - block);
-        for v in 0..3 {
-            for (row, pairs) in ROWS.iter().enumerate() {
-                for (pair, taps) in pairs.iter().enumerate() {
-                    let at = ((v * 2 + row) * 2 + pair) * 2 * block;
-                    for c in 0..block {
-                        for (i, &u) in taps.iter().enumerate() {
-                            dst[at + 2 * c + i] = if u < 3 { weight(first + c, 3 * u + v).into() } else { 0 };
-                        }
-                    }
-                }
-            }
+            last = T::add_column(middle, values, 1, weights);
+            middle = T::add_column(base, values, 0, weights);
         }
     }
 }

@@ -3,19 +3,41 @@
 //! The bytes of two taps are interleaved, which leaves the channels in order, and widened to i16; a multiply-add then gives one
 //! i32 a channel for both. With AVX2 a tile of 4 pixels by 16 channels has 8 sums, 2 vectors of weights and 4 of values: 14
 //! registers. A pair costs 8 vector instructions for 32 MAC, half of them moving bytes: 16 MAC/cycle on four vector ports. (VNNI
-//! multiplies four taps at once and needs twice the moving: it gains nothing here.)
+//! multiplies four taps at once and needs twice the moving: it gains where what was moved serves several pixels, in
+//! [`super::super::depthwise3x3`].)
 
 use core::arch::x86_64::*;
 
 use super::{
     super::{
         depthwise::{Tap, Taps},
-        depthwise3x3::PairTaps,
+        depthwise3x3::{ColumnTaps, Sums},
         lanes::Lanes,
     },
     lanes256::Lanes256,
     lanes512::Lanes512,
 };
+
+/// Pairs of taps.
+///
+/// # Safety
+/// `interleave` reads `2 * LANES` bytes at both addresses, `multiply` `2 * LANES` weights.
+unsafe trait PairTaps: Taps {
+    /// `LANES` channels, each with the values of two taps as i16.
+    type Pair: Copy;
+
+    /// The values of two taps for two vectors of channels.
+    ///
+    /// # Safety
+    /// They are readable; the CPU has the features.
+    unsafe fn interleave<const UNSIGNED: bool>(a: *const u8, b: *const u8) -> [Self::Pair; 2];
+
+    /// `pair[.., 0] * weights[.., 0] + pair[.., 1] * weights[.., 1]`.
+    ///
+    /// # Safety
+    /// The weights are readable; the CPU has the features.
+    unsafe fn multiply(pair: Self::Pair, weights: *const i16) -> <Self::V as Lanes>::I;
+}
 
 /// [`Taps::add`] from pairs.
 ///
@@ -79,6 +101,45 @@ unsafe impl PairTaps for Taps256 {
     }
 }
 
+// SAFETY: 16 bytes of each row are read, and 24 vectors of weights.
+unsafe impl ColumnTaps for Taps256 {
+    const FOURS: bool = false;
+    type Column = [[__m256i; 2]; 2];
+    type Weights = *const i16;
+
+    #[inline(always)]
+    unsafe fn column<const UNSIGNED: bool>([a, b, c, d]: [*const u8; 4]) -> Self::Column {
+        // SAFETY: the caller's.
+        unsafe { [Self::interleave::<UNSIGNED>(a, b), Self::interleave::<UNSIGNED>(c, d)] }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(weights: *const u8) -> *const i16 {
+        weights.cast()
+    }
+
+    #[inline(always)]
+    unsafe fn add_column(
+        mut sums: Sums<Lanes256>,
+        column: Self::Column,
+        v: usize,
+        weights: *const i16,
+    ) -> Sums<Lanes256> {
+        // SAFETY: the caller's.
+        unsafe {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (vector, sum) in sums.iter_mut().enumerate() {
+                    for (pair, values) in column.iter().enumerate() {
+                        let at = ((v * 2 + row) * 2 + pair) * 2 + vector;
+                        *sum = _mm256_add_epi32(*sum, Self::multiply(values[vector], weights.add(at * 16)));
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
+
 /// 32 channels at a time.
 pub(super) struct Taps512;
 
@@ -118,5 +179,64 @@ unsafe impl PairTaps for Taps512 {
     unsafe fn multiply(pair: __m512i, weights: *const i16) -> __m512i {
         // SAFETY: the CPU has AVX-512 with BW; pointers as the caller promised.
         unsafe { _mm512_madd_epi16(pair, _mm512_loadu_si512(weights.cast())) }
+    }
+}
+
+// SAFETY: 32 bytes of each row are read, and 12 vectors of weights.
+unsafe impl ColumnTaps for Taps512 {
+    const FOURS: bool = true;
+    /// Sixteen channels of four rows each.
+    type Column = [__m512i; 2];
+    type Weights = [[[__m512i; 2]; 2]; 3];
+
+    #[inline(always)]
+    unsafe fn column<const UNSIGNED: bool>(rows: [*const u8; 4]) -> [__m512i; 2] {
+        // SAFETY: the CPU has AVX-512 with BW; pointers as the caller promised.
+        unsafe {
+            let [a, b, c, d] = rows;
+            let [a, b] = [_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast())];
+            let [c, d] = [_mm256_loadu_si256(c.cast()), _mm256_loadu_si256(d.cast())];
+            // Interleaving works within halves, in which there are then channels 0 .. 3 and 16 .. 19, 4 .. 7 and 20 .. 23, and so
+            // on: their quarters are put in order last.
+            let join = |ab, cd| {
+                let first = _mm512_castsi256_si512(_mm256_unpacklo_epi16(ab, cd));
+                _mm512_inserti64x4::<1>(first, _mm256_unpackhi_epi16(ab, cd))
+            };
+            let low = join(_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+            let high = join(_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+            let fours = [
+                _mm512_shuffle_i64x2::<0b10_00_10_00>(low, high),
+                _mm512_shuffle_i64x2::<0b11_01_11_01>(low, high),
+            ];
+            if UNSIGNED {
+                return fours;
+            }
+            let sign_bits = _mm512_set1_epi8(i8::MIN);
+            [_mm512_xor_si512(fours[0], sign_bits), _mm512_xor_si512(fours[1], sign_bits)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn weights(weights: *const u8) -> Self::Weights {
+        // SAFETY: the caller's.
+        unsafe { weights.cast::<Self::Weights>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn add_column(
+        mut sums: Sums<Lanes512>,
+        column: [__m512i; 2],
+        v: usize,
+        weights: Self::Weights,
+    ) -> Sums<Lanes512> {
+        // SAFETY: the CPU has AVX-512 with VNNI.
+        unsafe {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (q, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm512_dpbusd_epi32(*sum, column[q], weights[v][row][q]);
+                }
+            }
+        }
+        sums
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     kernels::{
         Epilogue, Param,
         depthwise::{self, DepthwiseJob, Run, Tap},
-        depthwise3x3::{self, ThreeJob},
+        depthwise3x3::ThreeJob,
     },
     parallel::run_parts,
     quant::QParams,
@@ -49,8 +49,8 @@ pub struct DepthwiseConv2d<A, T> {
     weights: Vec<i16>,
     /// Weights of one of them.
     stride: usize,
-    /// The same for two rows of output at a time, if the window and the kernel are of the kind; see [`depthwise3x3`].
-    three: Option<Vec<i16>>,
+    /// The same for two rows of output at a time, if the window and the kernel are of the kind; see [`ThreeJob`].
+    three: Option<Vec<u8>>,
     /// Minus the sum of an output channel's weights: times the input's zero point, what padding and zero points come to.
     zero_factor: Vec<i32>,
     output: StaticOutput<T>,
@@ -124,14 +124,14 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         }
         let plain =
             Window { height: filters.window.height.unpadded(), width: filters.window.width.unpadded() };
-        let pairs = kernel.0.depthwise.three.is_some() && multiplier == 1 && channels >= block;
-        let three = if pairs && plain == Window::new(3, 3) {
-            let len = depthwise3x3::weights_len(block, channels).ok_or(overflow)?;
-            let mut packed = alloc::vec![0i16; len];
-            depthwise3x3::pack_weights(block, channels, |c, t| weights.values[c * taps + t], &mut packed);
-            Some(packed)
-        } else {
-            None
+        let fits = multiplier == 1 && channels >= block && plain == Window::new(3, 3);
+        let three = match &kernel.0.depthwise.three {
+            Some(three) if fits => {
+                let mut packed = alloc::vec![0; three.weights_len(block, channels).ok_or(overflow)?];
+                three.pack_weights(block, channels, |c, t| weights.values[c * taps + t], &mut packed);
+                Some(packed)
+            }
+            _ => None,
         };
         let (input, element) = (config.input, PhantomData);
         Ok(Self {
@@ -323,7 +323,7 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
         let mut row = rows.start;
         while row < rows.end {
             let (n, y) = (row / self.out.height, row % self.out.height);
-            if let (Some(three), Some(weights)) = (layer.kernel.0.depthwise.three, &layer.three) {
+            if let (Some(three), Some(weights)) = (&layer.kernel.0.depthwise.three, &layer.three) {
                 // Two rows of an image; a last one is done with the row before it, again.
                 let pair = if y + 1 < self.out.height && row + 1 < rows.end {
                     Some(0)
@@ -332,9 +332,10 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
                 };
                 if let Some(back) = pair {
                     let (row_stride, first) = (self.out.width * self.out.channels, row - back);
+                    let epilogue = Epilogue { lhs_shift: three.shift(A::MIN == 0), ..epilogue };
                     // SAFETY: rows lie inside the image or are padding; both rows of output belong to this part.
                     unsafe {
-                        three(&ThreeJob {
+                        (three.run)(&ThreeJob {
                             rows: self.image.rows(&layer.filters.window, n, y - back),
                             width: self.image.shape.width,
                             before: layer.filters.window.width.before,
