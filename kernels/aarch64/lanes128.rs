@@ -104,10 +104,11 @@ unsafe impl Lanes for Lanes128 {
     unsafe fn store_low_bytes_of_4(v: [Self::I; 4], p: *mut u8) {
         // SAFETY: the CPU has NEON; the caller gives room for 16 bytes.
         unsafe {
-            let [a, b, c, d] = v.map(|v| vreinterpretq_s16_s32(v));
+            let [a, b, c, d] = v;
             // The low halves of each lane, then their low bytes: the even elements of pairs of vectors.
-            let [low, high] = [vuzp1q_s16(a, b), vuzp1q_s16(c, d)].map(|v| vreinterpretq_u8_s16(v));
-            vst1q_u8(p, vuzp1q_u8(low, high));
+            let low = vuzp1q_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+            let high = vuzp1q_s16(vreinterpretq_s16_s32(c), vreinterpretq_s16_s32(d));
+            vst1q_u8(p, vuzp1q_u8(vreinterpretq_u8_s16(low), vreinterpretq_u8_s16(high)));
         }
     }
     #[inline(always)]

@@ -88,9 +88,13 @@ unsafe impl PairTaps for Taps256 {
     unsafe fn interleave<const UNSIGNED: bool>(a: *const u8, b: *const u8) -> [__m256i; 2] {
         // SAFETY: the CPU has AVX2; pointers as the caller promised.
         unsafe {
-            let [a, b] = [a, b].map(|p| _mm_loadu_si128(p.cast()));
-            [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)]
-                .map(|pairs| if UNSIGNED { _mm256_cvtepu8_epi16(pairs) } else { _mm256_cvtepi8_epi16(pairs) })
+            let [a, b] = [_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast())];
+            let [low, high] = [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)];
+            if UNSIGNED {
+                [_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high)]
+            } else {
+                [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)]
+            }
         }
     }
 
@@ -168,10 +172,14 @@ unsafe impl PairTaps for Taps512 {
         // SAFETY: the CPU has AVX-512 with BW; pointers as the caller promised.
         unsafe {
             // Interleaving works within halves: the first eight channels of each are the first 16 of all.
-            let [a, b] =
-                [a, b].map(|p| _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_loadu_si256(p.cast())));
-            [_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)]
-                .map(|pairs| if UNSIGNED { _mm512_cvtepu8_epi16(pairs) } else { _mm512_cvtepi8_epi16(pairs) })
+            let a = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_loadu_si256(a.cast()));
+            let b = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_loadu_si256(b.cast()));
+            let [low, high] = [_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)];
+            if UNSIGNED {
+                [_mm512_cvtepu8_epi16(low), _mm512_cvtepu8_epi16(high)]
+            } else {
+                [_mm512_cvtepi8_epi16(low), _mm512_cvtepi8_epi16(high)]
+            }
         }
     }
 

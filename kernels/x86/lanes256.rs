@@ -104,7 +104,9 @@ unsafe impl Lanes for Lanes256 {
         // SAFETY: the CPU has AVX2; the caller gives room for 32 bytes.
         unsafe {
             let low = _mm256_set1_epi32(0xff);
-            let [a, b, c, d] = v.map(|v| _mm256_and_si256(v, low));
+            let [a, b, c, d] = v;
+            let [a, b] = [_mm256_and_si256(a, low), _mm256_and_si256(b, low)];
+            let [c, d] = [_mm256_and_si256(c, low), _mm256_and_si256(d, low)];
             // Packing works within halves: the groups of four bytes are put in order at the end.
             let packed = _mm256_packus_epi16(_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
@@ -268,14 +270,8 @@ unsafe impl Lanes for Lanes256 {
     unsafe fn scale_single_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
         // SAFETY: the CPU has AVX2.
         unsafe {
-            let scale = |x, m, e| {
-                let right = _mm256_sub_epi64(_mm256_set1_epi64x(31), e);
-                let half =
-                    _mm256_sllv_epi64(_mm256_set1_epi64x(1), _mm256_sub_epi64(right, _mm256_set1_epi64x(1)));
-                shift_right(_mm256_add_epi64(_mm256_mul_epi32(x, m), half), right)
-            };
             let [x, m, e] = [widen(x), widen(m), widen(e)];
-            narrow(saturate(scale(x[0], m[0], e[0])), saturate(scale(x[1], m[1], e[1])))
+            narrow(scale_half(x[0], m[0], e[0]), scale_half(x[1], m[1], e[1]))
         }
     }
     #[inline(always)]
@@ -285,13 +281,8 @@ unsafe impl Lanes for Lanes256 {
             let zero = _mm256_setzero_si256();
             let left = _mm256_max_epi32(e, zero);
             let right = _mm256_max_epi32(_mm256_sub_epi32(zero, e), zero);
-            let high = |x, m, left| {
-                let shifted = saturate(_mm256_sllv_epi64(x, left));
-                let product = _mm256_mul_epi32(shifted, m);
-                shift_right(_mm256_add_epi64(product, _mm256_set1_epi64x(1 << 30)), _mm256_set1_epi64x(31))
-            };
             let [x, m, left] = [widen(x), widen(m), widen(left)];
-            let high = narrow(high(x[0], m[0], left[0]), high(x[1], m[1], left[1]));
+            let high = narrow(high_half(x[0], m[0], left[0]), high_half(x[1], m[1], left[1]));
             // Rounding divide by 2^right: the floor, plus one where the remainder exceeds the threshold.
             let one = _mm256_set1_epi32(1);
             let mask = _mm256_sub_epi32(_mm256_sllv_epi32(one, right), one);
@@ -301,6 +292,34 @@ unsafe impl Lanes for Lanes256 {
             let up = _mm256_cmpgt_epi32(remainder, threshold);
             _mm256_sub_epi32(_mm256_srav_epi32(high, right), up)
         }
+    }
+}
+
+/// [`Lanes::scale_single_rounding`] of four. A function, not a closure: one that is not inlined would be compiled without AVX2, every
+/// intrinsic in it a call.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn scale_half(x: __m256i, m: __m256i, e: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let right = _mm256_sub_epi64(_mm256_set1_epi64x(31), e);
+        let half = _mm256_sllv_epi64(_mm256_set1_epi64x(1), _mm256_sub_epi64(right, _mm256_set1_epi64x(1)));
+        saturate(shift_right(_mm256_add_epi64(_mm256_mul_epi32(x, m), half), right))
+    }
+}
+
+/// The saturating rounding doubling high multiply of four that were shifted left.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn high_half(x: __m256i, m: __m256i, left: __m256i) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let product = _mm256_mul_epi32(saturate(_mm256_sllv_epi64(x, left)), m);
+        shift_right(_mm256_add_epi64(product, _mm256_set1_epi64x(1 << 30)), _mm256_set1_epi64x(31))
     }
 }
 

@@ -105,7 +105,8 @@ pub fn disassemble(log: &Log, file: &Path, target: &Target) -> Result<String> {
     log.check(objdump.args(["--disassemble", "--demangle", "--no-show-raw-insn"]).arg(file))
 }
 
-/// The archive has loops that multiply, and none of them stores to the stack. The log lists them.
+/// The archive has loops that multiply, and none of them stores to the stack; and no intrinsic is a function of its own, called because
+/// its caller was compiled without the feature.
 pub fn no_spills(log: &Log, archive: &Path, target: &Target) -> Result<()> {
     let text = disassemble(log, archive, target)?;
     let (mut loops, mut spilling) = (0, String::new());
@@ -128,7 +129,15 @@ pub fn no_spills(log: &Log, archive: &Path, target: &Target) -> Result<()> {
     }
     ensure!(loops > 0, "no loop that multiplies was found in {}", archive.display());
     ensure!(spilling.is_empty(), "loops with spills:\n{spilling}");
+    let called = intrinsics(&text);
+    ensure!(called.is_empty(), "intrinsics that are not inlined:\n{}", called.join("\n"));
     Ok(())
+}
+
+/// Intrinsics that are functions.
+fn intrinsics(text: &str) -> Vec<&str> {
+    let names = text.lines().filter_map(|line| line.strip_suffix(">:")?.split_once(" <"));
+    names.map(|(_, name)| name).filter(|name| name.starts_with("core::core_arch::")).collect()
 }
 
 /// The instructions of each function.
@@ -218,6 +227,15 @@ mod tests {
         assert_eq!(spills(&disassembly("vmovdqa 0x40(%rsp),%ymm3")), [0]);
         // A branch inside makes it an outer loop, which is not looked at.
         assert!(spills(&disassembly("jne    20 <kernel::tile+0x10>")).is_empty());
+    }
+
+    #[test]
+    fn an_intrinsic_that_is_a_function_is_found() {
+        let text = "0000000000000000 <core::core_arch::x86::avx2::_mm256_add_epi64>:\n   0:\tret\n";
+        assert_eq!(intrinsics(text), ["core::core_arch::x86::avx2::_mm256_add_epi64"]);
+        assert!(
+            intrinsics(&disassembly("call   20 <core::core_arch::x86::avx2::_mm256_add_epi64>")).is_empty()
+        );
     }
 
     /// 32-bit ARM: the comment after `@`, what is stored to the stack, a call that is no branch.
