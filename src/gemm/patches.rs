@@ -247,7 +247,10 @@ impl PatchBytes {
                 copy(whole.clone(), 0, row_bytes);
             }
             for edge in [places.start..whole.start, whole.end..places.end] {
-                for tap in 0..if edge.is_empty() { 0 } else { cols.size } {
+                if edge.is_empty() {
+                    continue;
+                }
+                for tap in 0..cols.size {
                     let inside = within(cols.inside(tap, shape.width), &edge);
                     fill(edge.start..inside.start, tap);
                     fill(inside.end..edge.end, tap);
@@ -271,7 +274,10 @@ impl Copies {
     /// # Safety
     /// They may be written.
     unsafe fn fill(&self, value: u8, bytes: usize, patches: usize, dst: *mut u8) {
-        for i in 0..if bytes == 0 { 0 } else { patches } {
+        if bytes == 0 {
+            return;
+        }
+        for i in 0..patches {
             // SAFETY: the caller's.
             unsafe { dst.add(i * self.row_stride).write_bytes(value ^ self.flip, bytes) };
         }
