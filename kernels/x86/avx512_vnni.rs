@@ -267,8 +267,8 @@ const fn is_large(rows: usize, panels: usize) -> bool {
 /// Steps that go two rows at a time: as many as `multiply_two_rows!` has.
 const LAST_STEPS: usize = 4;
 
-/// Steps below which a tile is over before its outputs could be fetched; a row's are in each `MR`-th part of so many.
-const FETCH_STEPS: usize = 64;
+/// Steps below which a tile is over before its outputs could be fetched.
+const FETCH_STEPS: usize = 24;
 
 /// From an address that the compiler knows nothing of: it would flip words before they are broadcast, in an instruction more.
 ///
