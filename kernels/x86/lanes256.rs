@@ -130,14 +130,16 @@ unsafe impl Lanes for Lanes256 {
     }
     type Bytes = __m256i;
     #[inline(always)]
-    unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange, in_range: bool) -> __m256i {
+    unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange, _in_range: bool) -> __m256i {
         // SAFETY: the CPU has AVX2.
         unsafe {
             // What is too large for i32 would convert to its smallest value, as what is too small does.
             let largest = _mm256_set1_ps(32767.0);
-            let round = |v| _mm256_cvtps_epi32(if in_range { v } else { _mm256_min_ps(v, largest) });
             let [a, b, c, d] = steps;
-            let [a, b, c, d] = [round(a), round(b), round(c), round(d)];
+            let [a, b] = [_mm256_min_ps(a, largest), _mm256_min_ps(b, largest)];
+            let [c, d] = [_mm256_min_ps(c, largest), _mm256_min_ps(d, largest)];
+            let [a, b] = [_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b)];
+            let [c, d] = [_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d)];
             // Every step saturates, and what has saturated stays outside of 8 bits.
             let low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), to.zero_point);
             let high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), to.zero_point);
@@ -220,11 +222,6 @@ unsafe impl Lanes for Lanes256 {
     unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: the CPU has the feature; pointers as the caller promised.
         unsafe { _mm256_div_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn all_below(v: Self::F, bound: Self::F) -> bool {
-        // SAFETY: the CPU has the feature.
-        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(v, bound)) == 0xff }
     }
     #[inline(always)]
     unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I {
