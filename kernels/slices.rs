@@ -1,5 +1,5 @@
 //! Functions on contiguous values: quantize, requantize, dequantize, and the range of reals. Written once over [`Lanes`],
-//! compiled for each instruction set by [`slice_functions`].
+//! compiled for each instruction set by [`slice_functions`], whose table has gates, additions and copies of runs too.
 //!
 //! A real becomes a byte in four moves that every instruction set has: scale it to steps, put 0 in place of NaN, clamp to
 //! the integers that `min - zero_point` and `max - zero_point` are, round, add the zero point. Clamping to integers before
