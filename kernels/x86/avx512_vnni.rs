@@ -132,19 +132,20 @@ unsafe impl MicroKernel for Avx512VnniTiles {
 }
 
 /// Adds [`LAST_STEPS`] steps to two rows of sums. Written out because the compiler, which sees that all rows read the same weights,
-/// would keep those in registers that it hasn't got.
+/// would keep those in registers that it hasn't got. The three registers between are named, zmm0 to zmm2, because a compiler that is
+/// told of AVX-512 (`-C target-cpu=native`) cannot choose for `out(zmm_reg) _`: rust-lang/rust #159418.
 macro_rules! multiply_two_rows {
     (column $place:literal, $first:literal, $second:literal, $step:literal) => {
         concat!(
-            "vmovdqu64 {b}, zmmword ptr [", $place, " + ", $step, "]\n",
-            "vpdpbusd ", $first, ", {a0}, {b}\n",
-            "vpdpbusd ", $second, ", {a1}, {b}\n",
+            "vmovdqu64 zmm2, zmmword ptr [", $place, " + ", $step, "]\n",
+            "vpdpbusd ", $first, ", zmm0, zmm2\n",
+            "vpdpbusd ", $second, ", zmm1, zmm2\n",
         )
     };
     (step 3, $word:literal, $step:literal) => {
         concat!(
-            "vpxord {a0}, {flip}, dword ptr [{row0} + ", $word, "]{{1to16}}\n",
-            "vpxord {a1}, {flip}, dword ptr [{row1} + ", $word, "]{{1to16}}\n",
+            "vpxord zmm0, {flip}, dword ptr [{row0} + ", $word, "]{{1to16}}\n",
+            "vpxord zmm1, {flip}, dword ptr [{row1} + ", $word, "]{{1to16}}\n",
             multiply_two_rows!(column "{panel}", "{s00}", "{s10}", $step),
             multiply_two_rows!(column "{panel} + {stride}", "{s01}", "{s11}", $step),
             multiply_two_rows!(column "{panel} + 2*{stride}", "{s02}", "{s12}", $step),
@@ -168,9 +169,9 @@ macro_rules! multiply_two_rows {
             s10 = inout(zmm_reg) $sums[$r + 1][0],
             s11 = inout(zmm_reg) $sums[$r + 1][1],
             s12 = inout(zmm_reg) $sums[$r + 1][2],
-            a0 = out(zmm_reg) _,
-            a1 = out(zmm_reg) _,
-            b = out(zmm_reg) _,
+            out("zmm0") _,
+            out("zmm1") _,
+            out("zmm2") _,
             flip = in(zmm_reg) $flip,
             row0 = in(reg) $row.wrapping_add($r * $input.lhs_stride),
             row1 = in(reg) $row.wrapping_add(($r + 1) * $input.lhs_stride),
