@@ -1,8 +1,8 @@
-//! Convolutions: `cargo bench --bench conv [-- NAME]`.
+//! Static layers: `cargo bench --bench conv [-- NAME]`.
 //!
-//! A 3 x 3 convolution beside the product it comes to, and layers and blocks of networks beside the same in f32 (with
-//! matrixmultiply for the products; `cargo xtask bench` has the faster gemm). Each is measured in turn with its opponent, and the
-//! medians of the ratios are printed.
+//! A 3 x 3 convolution beside the product it comes to, layers of one row beside the product that they make anew in each call, kept;
+//! and layers and blocks of networks beside the same in f32 (with matrixmultiply for the products; `cargo xtask bench` has the
+//! faster gemm). Each is measured in turn with its opponent, and the medians of the ratios are printed.
 
 mod common;
 #[path = "common/layers.rs"]
@@ -11,7 +11,7 @@ mod layers;
 use common::{median, now};
 use i8gemm::{
     Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs,
-    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window},
+    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, StaticLinear, Window},
     quant::QParams,
 };
 
@@ -30,6 +30,9 @@ fn main() {
     );
     for kernel in Kernel::available() {
         let ring = Ring { kernel, wanted: &wanted };
+        for (inputs, outputs) in [(64, 1024), (256, 1024), (384, 1536), (1024, 1024)] {
+            ring.one_row(inputs, outputs);
+        }
         ring.conv(56, 64, 64);
         ring.conv(14, 256, 256);
         ring.depthwise(112, 32, 1);
@@ -117,6 +120,47 @@ impl Ring<'_> {
             },
             &mut [("the same product", &mut product), ("f32, matrixmultiply", &mut || real.run())],
         );
+    }
+
+    /// A linear layer of one row, and a 1 x 1 convolution of one pixel, beside the product that both come to.
+    fn one_row(&self, inputs: usize, outputs: usize) {
+        let (x, w) = (bytes(inputs), signed(inputs * outputs));
+        let rhs = MatRef::row_major(&w, outputs, inputs).unwrap();
+        let (layer_scales, product_scales) = (vec![1e-3; outputs], vec![0.02 * 1e-3 / 0.05; outputs]);
+        let bias: Vec<i32> = signed(outputs).into_iter().map(i32::from).collect();
+        let weights = PackedRhs::pack_for(self.kernel, rhs.transpose()).unwrap();
+        let output = Output::<u8>::requantize(&product_scales, 3).bias(&bias).clamp(3, 123);
+        let gemm = Gemm::new(&weights, output).unwrap();
+        let linear =
+            StaticLinear::<u8, u8>::from_quantized(rhs, &layer_scales, Some(&bias), self.config()).unwrap();
+        let filters = Filters::new(inputs, outputs, Window::new(1, 1));
+        let conv =
+            Conv2d::<u8, u8>::from_quantized(filters, &w, &layer_scales, Some(&bias), self.config()).unwrap();
+        let pixel = Nhwc::new(1, 1, 1, inputs);
+        let row = || MatRef::row_major(&x, 1, inputs).unwrap();
+        let [mut y, mut kept] = [(); 2].map(|()| vec![0; outputs]);
+        let mut scratch = gemm.workspace(1).unwrap();
+        let mut product = |kept: &mut [u8]| {
+            let out = MatMut::row_major(kept, 1, outputs).unwrap();
+            gemm.run(Lhs::new(row()).zero_point(117), out, &mut scratch).unwrap();
+        };
+        let mut scratch = linear.workspace(1).unwrap();
+        let mut by_linear = |y: &mut [u8]| {
+            linear.forward(row(), MatMut::row_major(y, 1, outputs).unwrap(), &mut scratch).unwrap();
+        };
+        let mut scratch = conv.workspace(pixel).unwrap();
+        let mut by_conv = |y: &mut [u8]| {
+            conv.forward(&x, pixel, y, &mut scratch).unwrap();
+        };
+        product(&mut kept);
+        for layer in [&mut by_linear as &mut dyn FnMut(&mut [u8]), &mut by_conv] {
+            layer(&mut y);
+            assert_eq!(y, kept, "{}", self.kernel);
+        }
+        let macs = (inputs * outputs) as f64;
+        let others: &mut [(&str, &mut dyn FnMut())] = &mut [("the kept product", &mut || product(&mut kept))];
+        self.measure(&format!("one row {inputs} -> {outputs}"), macs, || by_linear(&mut y), others);
+        self.measure(&format!("1x1, one pixel {inputs} -> {outputs}"), macs, || by_conv(&mut y), others);
     }
 
     fn depthwise(&self, size: usize, channels: usize, stride: usize) {

@@ -100,13 +100,13 @@ pub enum Error {
         /// The offending scale.
         value: f64,
     },
-    /// An f32 bias that is NaN or infinite.
-    #[error("bias {value} at index {index} is not finite")]
+    /// An f32 bias that is NaN or infinite, or a layer's bias that could leave i32 together with the sums that it is added to.
+    #[error("bias {value} at index {index} {}", bias_fault(*.value))]
     Bias {
         /// Column of the output.
         index: usize,
-        /// The offending value.
-        value: f32,
+        /// The offending value; an i32 is exact in it.
+        value: f64,
     },
     /// An f32 bias given to an output that is computed in integers.
     #[error("an f32 bias needs an output that is scaled in f32; this output takes an i32 bias")]
@@ -283,6 +283,10 @@ pub enum Error {
         /// The name came from the environment variable `I8GEMM_KERNEL`.
         from_environment: bool,
     },
+}
+
+fn bias_fault(value: f64) -> &'static str {
+    if value.is_finite() { "could leave i32 together with the sums it is added to" } else { "is not finite" }
 }
 
 fn pinned_by(yes: bool) -> &'static str {

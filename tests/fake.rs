@@ -153,7 +153,10 @@ fn binary_straight_through() {
 fn lsq() {
     assert_eq!(lsq_factor(4, Levels::unsigned(4).unwrap()), 1.0 / (4.0f32 * 15.0).sqrt());
     assert_eq!(lsq_scale(&[1.0, -3.0], Levels::signed(4).unwrap()), Ok((4.0 / 7f64.sqrt()) as f32));
-    assert_eq!(lsq_scale(&[0.0], Levels::I8), Ok(f32::EPSILON));
+    // No floor but that of normal f32: small weights begin with steps as small.
+    assert_eq!(lsq_scale(&[1e-30, -3e-30], Levels::signed(4).unwrap()), Ok((4e-30 / 7f64.sqrt()) as f32));
+    assert_eq!(lsq_scale(&[0.0], Levels::I8), Ok(1.0));
+    assert_eq!(lsq_scale(&[f32::MAX], Levels::signed(2).unwrap()), Ok(f32::MAX));
     assert_eq!(lsq_scale(&[], Levels::I8), Err(Error::NothingObserved));
 }
 

@@ -54,9 +54,17 @@ fn golden_qparams_torch() {
         let levels = levels(&case.dtype);
         assert_eq!((levels.min(), levels.max()), (case.qmin, case.qmax));
         let range = Interval { min: case.min, max: case.max };
-        let params = QParams::new(levels, scheme(&case.scheme), range).unwrap();
         let expected = QParams { scale: case.scale, zero_point: case.zero_point };
-        assert_eq!(params, expected, "{range:?}, {}, {}", case.dtype, case.scheme);
+        let what = format!("{range:?}, {}, {}", case.dtype, case.scheme);
+        let params = QParams::with_eps(levels, scheme(&case.scheme), range, f32::EPSILON).unwrap();
+        assert_eq!(params, expected, "{what}");
+        // Where PyTorch's floor has nothing to do, it is one definition; below, steps are as small as the range asks for.
+        let params = QParams::new(levels, scheme(&case.scheme), range).unwrap();
+        if case.scale > f32::EPSILON {
+            assert_eq!(params, expected, "{what}");
+        } else {
+            assert!(params.scale < f32::EPSILON || range.max_abs() == 0.0, "{what}: {params:?}");
+        }
     }
 }
 
@@ -180,7 +188,7 @@ fn golden_observers_torch() {
                 "minmax" => {
                     let range = minmax.range(levels, scheme).unwrap();
                     assert_eq!((range.min.into(), range.max.into()), (expected.min, expected.max), "{name}");
-                    let params = minmax.qparams(levels, scheme).unwrap();
+                    let params = minmax.qparams_with_eps(levels, scheme, f32::EPSILON).unwrap();
                     assert_eq!(
                         (params.scale, params.zero_point),
                         (expected.scale, expected.zero_point),
@@ -193,7 +201,7 @@ fn golden_observers_torch() {
                         close(range.min, expected.min) && close(range.max, expected.max),
                         "{name}: {range:?}"
                     );
-                    let params = average.qparams(levels, scheme).unwrap();
+                    let params = average.qparams_with_eps(levels, scheme, f32::EPSILON).unwrap();
                     assert!(close(params.scale, expected.scale.into()), "{name}: {params:?}");
                     assert_eq!(params.zero_point, expected.zero_point, "{name}");
                 }
@@ -202,7 +210,7 @@ fn golden_observers_torch() {
                     let all = histogram.observed().unwrap();
                     let bin = f64::from(all.max - all.min) / 2048.0;
                     let ends = if scheme == Scheme::Affine { 1.0 } else { 2.0 };
-                    let params = histogram.qparams(levels, scheme).unwrap();
+                    let params = histogram.qparams_with_eps(levels, scheme, f32::EPSILON).unwrap();
                     let off = f64::from(params.scale - expected.scale).abs() * f64::from(levels.steps());
                     // A zero point moves with the lower end.
                     let slack = (bin / f64::from(expected.scale)).ceil() as i32;
@@ -224,7 +232,7 @@ fn golden_observers_torch() {
         let expected = &case.per_channel_12x500_i8_symmetric;
         let mut channels = PerChannel::new(MinMax::new(), 12, 500).unwrap();
         channels.observe(&all).unwrap();
-        let params = channels.params(Levels::I8, Scheme::Symmetric).unwrap();
+        let params = channels.params_with_eps(Levels::I8, Scheme::Symmetric, f32::EPSILON).unwrap();
         assert_eq!((&params.scales, &params.zero_points), (&expected.scale, &expected.zero_point));
     }
 }

@@ -8,7 +8,9 @@ use common::{FILLS, Random, bytes, kernels};
 use file::cases;
 use i8gemm::{
     Error, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, Rhs,
-    nn::{Add, AveragePool, MaxPool, Nhwc, StaticConfig, StaticLinear, Window},
+    nn::{
+        Add, AveragePool, Conv2d, DepthwiseConv2d, Filters, MaxPool, Nhwc, StaticConfig, StaticLinear, Window,
+    },
     quant::{Levels, QParams, Rounding},
     reference,
 };
@@ -160,7 +162,7 @@ fn check_linear<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug>(
         .chunks(k)
         .map(|row| {
             let most = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-            (most / narrow.max() as f32).max(f32::EPSILON)
+            if most > 0.0 { most / narrow.max() as f32 } else { 1.0 }
         })
         .collect();
     let quantized: Vec<i8> = w
@@ -397,6 +399,99 @@ fn a_bias_beside_tiny_weights() -> Result<(), Error> {
     // Sums are integers: there is no other place for the bias.
     let sums = StaticConfig::<i32>::sums(input);
     let layer = StaticLinear::<u8, i32>::new(MatRef::row_major(&weights, 2, 2)?, Some(&bias), sums);
-    assert_eq!(layer.err(), Some(Error::Bias { index: 0, value: 3.0 }));
+    let error = layer.unwrap_err();
+    assert_eq!(error, Error::Bias { index: 0, value: 3.0 });
+    assert_eq!(error.to_string(), "bias 3 at index 0 could leave i32 together with the sums it is added to");
+    Ok(())
+}
+
+/// A quantized bias is refused as soon as one input could make its sum leave i32, and not before: the sum is then that of the
+/// reference, at both ends of i32.
+#[test]
+fn quantized_biases_beside_their_sums() -> Result<(), Error> {
+    fn check<A: Operand>(kernel: Kernel, weights: &[i8], zero_point: i32) -> Result<(), Error> {
+        let k = weights.len();
+        let at = |most: bool| -> Vec<A> {
+            // The input that makes the sum largest, or smallest.
+            let end = |w: i8| if (w > 0) == most { A::MAX } else { A::MIN };
+            weights.iter().map(|&w| bytemuck::cast(end(w) as u8)).collect()
+        };
+        let sum = |x: &[A]| -> i64 {
+            let products =
+                x.iter().zip(weights).map(|(x, &w)| i64::from(x.widen() - zero_point) * i64::from(w));
+            products.sum()
+        };
+        let (most, least) = (at(true), at(false));
+        let config = StaticConfig::<i32>::sums(QParams { scale: 1.0, zero_point }).kernel(kernel);
+        let linear = |bias: i64| {
+            let matrix = MatRef::row_major(weights, 1, k)?;
+            let bias = [i32::try_from(bias).unwrap()];
+            StaticLinear::<A, i32>::from_quantized(matrix, 1.0, Some(&bias), config)
+        };
+        let one_channel = |bias: i64| {
+            // Pixels that are rows, one beside the other.
+            let filters = Filters::new(1, 1, Window::new(1, k));
+            let bias = [i32::try_from(bias).unwrap()];
+            let conv = Conv2d::<A, i32>::from_quantized(filters, weights, 1.0, Some(&bias), config);
+            let depthwise =
+                DepthwiseConv2d::<A, i32>::from_quantized(filters, weights, 1.0, Some(&bias), config);
+            assert_eq!(conv.as_ref().err(), depthwise.as_ref().err());
+            Ok((conv?, depthwise?))
+        };
+        for (x, bias, beyond) in [(most, i64::from(i32::MAX), 1i64), (least, i64::from(i32::MIN), -1)] {
+            let (end, bias) = (bias, bias - sum(&x));
+            if i32::try_from(bias + beyond).is_ok() {
+                let refused = Error::Bias { index: 0, value: (bias + beyond) as f64 };
+                assert_eq!(linear(bias + beyond).err(), Some(refused), "{kernel}: {k}, {zero_point}");
+                assert_eq!(one_channel(bias + beyond).err(), Some(refused), "{kernel}: {k}, {zero_point}");
+            }
+            let mut y = [0; 1];
+            let layer = linear(bias)?;
+            let (x, mut scratch) = (MatRef::row_major(&x, 1, k)?, layer.workspace(1)?);
+            layer.forward(x, MatMut::row_major(&mut y, 1, 1)?, &mut scratch)?;
+            assert_eq!(i64::from(y[0]), end, "{kernel}: {k}, {zero_point}");
+            let (conv, depthwise) = one_channel(bias)?;
+            let (image, x) = (Nhwc::new(1, 1, k, 1), x.row_slice(0).unwrap());
+            conv.forward(x, image, &mut y, &mut conv.workspace(image)?)?;
+            assert_eq!(i64::from(y[0]), end, "{kernel}: {k}, {zero_point}");
+            depthwise.forward(x, image, &mut y, &mut depthwise.workspace(image)?)?;
+            assert_eq!(i64::from(y[0]), end, "{kernel}: {k}, {zero_point}");
+        }
+        Ok(())
+    }
+    let mut random = Random(47);
+    for kernel in kernels() {
+        for k in [1, 2, 9, 70, 1000] {
+            for fill in FILLS {
+                let weights: Vec<i8> = bytes(&mut random, fill, k);
+                check::<i8>(kernel, &weights, random.range(-128, 127))?;
+                check::<u8>(kernel, &weights, random.range(0, 255))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The channel at fault is named, also where channels are put in another order, and nothing wraps in an 8-bit output either.
+#[test]
+fn a_quantized_bias_that_leaves_i32_is_named() -> Result<(), Error> {
+    let unit = QParams { scale: 1.0, zero_point: 0 };
+    let config = StaticConfig::<i8>::new(unit, unit);
+    let (weights, bias) = ([1i8; 6], [0, 1 << 30, 0, 0, i32::MAX - 254, -i32::MAX]);
+    let error = Error::Bias { index: 4, value: f64::from(i32::MAX - 254) };
+    assert_eq!(
+        error.to_string(),
+        "bias 2147483393 at index 4 could leave i32 together with the sums it is added to"
+    );
+    let matrix = MatRef::row_major(&weights, 6, 1)?;
+    assert_eq!(StaticLinear::<u8, i8>::from_quantized(matrix, 1.0, Some(&bias), config).err(), Some(error));
+    let dense = Filters::new(2, 6, Window::new(1, 1)).groups(2);
+    assert_eq!(
+        Conv2d::<u8, i8>::from_quantized(dense, &weights, 1.0, Some(&bias), config).err(),
+        Some(error)
+    );
+    let twice = Filters::new(3, 6, Window::new(1, 1)).groups(3);
+    let layer = DepthwiseConv2d::<u8, i8>::from_quantized(twice, &weights, 1.0, Some(&bias), config);
+    assert_eq!(layer.err(), Some(error));
     Ok(())
 }

@@ -25,7 +25,10 @@ struct Quantized {
 
 fn quantize_weights(w: &[f32], n: usize, per_tensor: bool) -> Quantized {
     let k = w.len() / n;
-    let scale = |w: &[f32]| (w.iter().fold(0.0f32, |a, w| a.max(w.abs())) / 127.0).max(f32::EPSILON);
+    let scale = |w: &[f32]| match w.iter().fold(0.0f32, |a, w| a.max(w.abs())) / 127.0 {
+        scale if scale >= f32::MIN_POSITIVE => scale,
+        _ => 1.0,
+    };
     let scales: Vec<f32> = w.chunks(k).map(|row| scale(if per_tensor { w } else { row })).collect();
     let values = w.iter().enumerate().map(|(i, &w)| {
         let params = QParams { scale: scales[i / k], zero_point: 0 };

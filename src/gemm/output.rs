@@ -179,7 +179,11 @@ impl<'a, T> Output<'a, T> {
         Self { kind, bias, element: PhantomData }
     }
 
-    /// Adds `bias[n]` to the sums (wrapping): in units of lhs scale * rhs scale.
+    /// Adds `bias[n]` to the sums: in units of lhs scale * rhs scale.
+    ///
+    /// The addition wraps, as all arithmetic of sums does: here neither the activations' type nor their zero points are known, and a
+    /// bias near the ends of i32 may well belong to sums of the other sign. One of magnitude up to `2^31 - 1 - K * 255^2` never
+    /// wraps. The layers of [`nn`](crate::nn), which know all of it, refuse a bias that could.
     #[must_use]
     pub fn bias(mut self, bias: &'a [i32]) -> Self {
         self.bias = bias.into();
@@ -212,7 +216,7 @@ impl<'a, T> Output<'a, T> {
             Bias::F32(bias) => {
                 check_len("bias", bias.len(), n)?;
                 if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
-                    return Err(Error::Bias { index, value: bias[index] });
+                    return Err(Error::Bias { index, value: bias[index].into() });
                 }
                 if matches!(self.kind, Kind::I32 { .. } | Kind::Fixed { .. }) {
                     return Err(Error::BiasType);

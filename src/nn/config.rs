@@ -5,7 +5,7 @@ use crate::{Error, Kernel, quant::DynamicQuantizer};
 /// How a layer quantizes its weights and activations, and the kernel it runs on. The default is the most accurate: a scale for
 /// each output channel of the weights and for each row of the activations.
 ///
-/// The scale of weights is at least 2^-23, as PyTorch's: weights of a magnitude below 2^-24 become 0.
+/// Scales are as small as the weights ask for; PyTorch has a floor of 2^-23, below which weights lose their bits.
 ///
 /// ```
 /// use i8gemm::{Kernel, nn::Config};

@@ -73,7 +73,7 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     /// bias in units of input scale * weight scale. What the configuration says of weights is not used.
     ///
     /// # Errors
-    /// As [`Conv2d::new`].
+    /// As [`Conv2d::new`]; [`Error::Bias`] for a bias with which some input would make a sum leave i32.
     pub fn from_quantized<'s>(
         filters: Filters,
         weights: &[i8],
@@ -94,7 +94,7 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     ) -> Result<Self, Error> {
         let (depth, size) = filters.check()?;
         let kernel = config.chosen_kernel()?;
-        let output = StaticOutput::new::<A>(config, &weights.scales, bias, filters.outputs)?;
+        let output = StaticOutput::new::<A>(config, weights, bias, filters.outputs)?;
         // Channels last, as in the patches.
         let taps = size / depth;
         let mut ordered = Vec::with_capacity(weights.values.len());
@@ -150,7 +150,7 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     pub fn workspace_size_with(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
         let pixels = self.output_shape(shape)?.pixels()?;
         // Groups are alike, and run one after the other.
-        self.groups.first().map_or(Ok(0), |_| self.gemm(0)?.workspace_size_with(pixels, executor))
+        self.groups.first().map_or(Ok(0), |_| self.gemm(0).workspace_size_with(pixels, executor))
     }
 
     /// Scratch for [`Conv2d::forward`] with images of that shape.
@@ -191,7 +191,7 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
             return Ok(out);
         }
         for group in 0..self.groups.len() {
-            let gemm = self.gemm(group)?;
+            let gemm = self.gemm(group);
             let y = MatMut::row_major(y, pixels, out.channels)?;
             let y = y.submatrix(0..pixels, group * outputs..(group + 1) * outputs)?;
             let first = group * channels;
@@ -209,8 +209,33 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     }
 
     /// The product of a group.
-    fn gemm(&self, group: usize) -> Result<Gemm<'_, T>, Error> {
+    fn gemm(&self, group: usize) -> Gemm<'_, T> {
         let outputs = self.filters.outputs / self.filters.groups;
-        Gemm::new(&self.groups[group], self.output.range(group * outputs..(group + 1) * outputs))
+        self.output.gemm(&self.groups[group], group * outputs..(group + 1) * outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Window;
+
+    /// All groups and both ways to the product: the image as it is, and patches of it.
+    #[test]
+    fn calls_trust_what_was_checked() -> Result<(), Error> {
+        let unit = QParams { scale: 1.0, zero_point: 0 };
+        for window in [Window::new(1, 1), Window::new(1, 1).padding(1, 0)] {
+            let filters = Filters::new(2, 4, window).groups(2);
+            let mut conv = Conv2d::<i8, i8>::new(filters, &[127.0; 4], None, StaticConfig::new(unit, unit))?;
+            conv.output.spoil();
+            let image = Nhwc::new(1, 1, 1, 2);
+            let mut y = [0; 12];
+            let mut scratch = conv.workspace(image)?;
+            let out =
+                conv.forward(&[1, 1], image, &mut y[..conv.output_shape(image)?.elements()?], &mut scratch)?;
+            let pixel = out.height / 2;
+            assert_eq!(y[pixel * 4..][..4], [127, 127, 127, -127], "{window:?}");
+        }
+        Ok(())
     }
 }

@@ -80,7 +80,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
     /// bias in units of input scale * weight scale. What the configuration says of weights is not used.
     ///
     /// # Errors
-    /// As [`DepthwiseConv2d::new`].
+    /// As [`DepthwiseConv2d::new`]; [`Error::Bias`] for a bias with which some input would make a sum leave i32.
     pub fn from_quantized<'s>(
         filters: Filters,
         weights: &[i8],
@@ -102,12 +102,9 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let (depth, taps) = filters.check()?;
         check_shape("groups of a depthwise convolution", filters.inputs, filters.groups)?;
         debug_assert_eq!(depth, 1);
-        if taps > crate::MAX_SAFE_K {
-            return Err(Error::KTooLong { k: taps, max: crate::MAX_SAFE_K });
-        }
         let kernel = config.chosen_kernel()?;
         let (channels, multiplier) = (filters.inputs, filters.outputs / filters.inputs);
-        let mut output = StaticOutput::new::<A>(config, &weights.scales, bias, filters.outputs)?;
+        let mut output = StaticOutput::new::<A>(config, weights, bias, filters.outputs)?;
         output.reorder(filters.outputs, |at| at % channels * multiplier + at / channels);
         let sum = |at: usize| {
             let o = at % channels * multiplier + at / channels;
@@ -375,5 +372,24 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
             }
             row += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_trust_what_was_checked() -> Result<(), Error> {
+        let unit = QParams { scale: 1.0, zero_point: 0 };
+        let filters = Filters::depthwise(3, Window::new(1, 1));
+        let mut conv =
+            DepthwiseConv2d::<i8, i8>::new(filters, &[127.0; 3], None, StaticConfig::new(unit, unit))?;
+        conv.output.spoil();
+        let (image, mut y) = (Nhwc::new(1, 1, 1, 3), [0; 3]);
+        let mut scratch = conv.workspace(image)?;
+        conv.forward(&[1, -1, 1], image, &mut y, &mut scratch)?;
+        assert_eq!(y, [127, -127, -127]);
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use super::Config;
 use crate::{
     Error, Kernel, MatMut, MatRef,
     gemm::check_shape,
-    quant::{Engine, Grouping, Levels, ParamList, QParams, Quantizer, Scheme},
+    quant::{Engine, Interval, Levels, QParams, Quantizer, Scheme},
 };
 
 /// A table of rows with 8 or 4 bits a value and one scale a row, looked up as f32.
@@ -73,28 +73,30 @@ impl Embedding {
         let mut scales = Vec::new();
         scales.try_reserve_exact(rows).map_err(|_| overflow)?;
 
-        let tensor = Grouping::per_tensor();
         let read = |row: usize, real: &mut [f32]| {
             for (col, value) in real.iter_mut().enumerate() {
                 *value = table.get(row, col).unwrap_or(0.0);
             }
         };
+        let engine = Engine::new(None)?;
+        // A row without values has the range of nothing: 0.
+        let zero = Interval { min: 0.0, max: 0.0 };
+        let mut whole = zero;
         // One row at a time: the f32 table may be all that fits.
-        let fit = |row: usize, real: &[f32]| {
-            ParamList::fit(tensor, levels, Scheme::Symmetric, real).map_err(|error| match error {
-                Error::NonFinite { index, value, .. } => {
-                    Error::NonFinite { what: "weight", index: row * features + index, value }
-                }
-                other => other,
-            })
-        };
         for row in 0..rows {
             read(row, &mut real);
-            scales.extend(fit(row, &real)?.scales);
+            let range = engine.finite_extent("weight", &real).map_err(|error| match error {
+                Error::NonFinite { what, index, value } => {
+                    Error::NonFinite { what, index: row * features + index, value }
+                }
+                other => other,
+            })?;
+            let range = range.unwrap_or(zero);
+            whole = whole.join(range);
+            scales.push(QParams::new(levels, Scheme::Symmetric, range)?.scale);
         }
         if config.tensor_weights {
-            let largest = scales.iter().fold(f32::EPSILON, |a, &b| a.max(b));
-            scales.fill(largest);
+            scales.fill(QParams::new(levels, Scheme::Symmetric, whole)?.scale);
         }
         for (row, &scale) in scales.iter().enumerate() {
             read(row, &mut real);

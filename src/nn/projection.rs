@@ -86,3 +86,24 @@ impl Projection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Lhs, MatMut};
+
+    /// [`Linear`](crate::nn::Linear), [`Lstm`](crate::nn::Lstm) and [`Gru`](crate::nn::Gru) have their products from here.
+    #[test]
+    fn calls_trust_what_was_checked() -> Result<(), Error> {
+        let weights = [127.0; 3];
+        let mut projection = Projection::new(MatRef::row_major(&weights, 3, 1)?, None, &Config::default())?;
+        if let Some(scale) = projection.scales.last_mut() {
+            *scale = -*scale;
+        }
+        let mut y = [0.0; 3];
+        let lhs = Lhs::new(MatRef::row_major(&[1i8], 1, 1)?);
+        projection.gemm().apply(lhs, MatMut::row_major(&mut y, 1, 3)?)?;
+        assert_eq!(y, [127.0, 127.0, -127.0]);
+        Ok(())
+    }
+}

@@ -161,6 +161,14 @@ impl<'a, T> StaticConfig<'a, T> {
         }
     }
 
+    /// What real outputs are divided by: the scale of an 8-bit output.
+    pub(super) fn divisor(&self) -> f64 {
+        match self.target {
+            Target::Bytes { scale, .. } => scale.into(),
+            Target::Sums | Target::Real { .. } => 1.0,
+        }
+    }
+
     pub(super) fn chosen_kernel(&self) -> Result<Kernel, Error> {
         let kernel = self.kernel.map_or_else(Kernel::best, Ok)?;
         kernel.check_available()?;

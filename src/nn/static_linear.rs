@@ -56,7 +56,7 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
     /// of input scale * weight scale. What the configuration says of weights is not used.
     ///
     /// # Errors
-    /// As [`StaticLinear::new`].
+    /// As [`StaticLinear::new`]; [`Error::Bias`] for a bias with which some input would make a sum leave i32.
     pub fn from_quantized<'s>(
         weights: MatRef<i8>,
         scales: impl Into<Broadcast<'s, f32>>,
@@ -76,7 +76,7 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
         config: &StaticConfig<T>,
     ) -> Result<Self, Error> {
         let kernel = config.chosen_kernel()?;
-        let output = StaticOutput::new::<A>(config, &weights.scales, bias, outputs)?;
+        let output = StaticOutput::new::<A>(config, weights, bias, outputs)?;
         let rhs = MatRef::row_major(&weights.values, outputs, inputs)?.transpose();
         Ok(Self {
             weights: PackedRhs::pack_for(kernel, rhs)?,
@@ -117,7 +117,7 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
-        self.gemm()?.workspace_size_with(m, executor)
+        self.gemm().workspace_size_with(m, executor)
     }
 
     /// Scratch for [`StaticLinear::forward`] with up to `m` rows.
@@ -149,10 +149,32 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
     ) -> Result<(), Error> {
         check_shape("columns of x (inputs)", self.inputs(), x.cols())?;
         let lhs = Lhs::new(x).zero_point(self.input.zero_point);
-        self.gemm()?.run_with(executor, lhs, out, scratch)
+        self.gemm().run_with(executor, lhs, out, scratch)
     }
 
-    fn gemm(&self) -> Result<Gemm<'_, T>, Error> {
-        Gemm::new(&self.weights, self.output.range(0..self.outputs()))
+    fn gemm(&self) -> Gemm<'_, T> {
+        self.output.gemm(&self.weights, 0..self.outputs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_trust_what_was_checked() -> Result<(), Error> {
+        let unit = QParams { scale: 1.0, zero_point: 0 };
+        let weights = [127.0; 3];
+        let mut linear = StaticLinear::<i8, i8>::new(
+            MatRef::row_major(&weights, 3, 1)?,
+            None,
+            StaticConfig::new(unit, unit),
+        )?;
+        linear.output.spoil();
+        let mut y = [0; 3];
+        let mut scratch = linear.workspace(1)?;
+        linear.forward(MatRef::row_major(&[1], 1, 1)?, MatMut::row_major(&mut y, 1, 3)?, &mut scratch)?;
+        assert_eq!(y, [127, 127, -127]);
+        Ok(())
     }
 }

@@ -1,11 +1,14 @@
 //! Weights and outputs of static layers: quantized once, with everything that a sum needs on its way out.
 
 use alloc::{borrow::ToOwned, vec::Vec};
-use core::{marker::PhantomData, ops::Range};
+use core::{
+    marker::PhantomData,
+    ops::{Range, RangeInclusive},
+};
 
 use super::{StaticConfig, static_config::Target};
 use crate::{
-    Broadcast, Error, MAX_SAFE_K, Operand, Output, OutputElement,
+    Broadcast, Error, Gemm, MAX_SAFE_K, Operand, Output, OutputElement, PackedRhs,
     gemm::{Bias, Kind, check_len, check_scales},
     quant::{Grouping, ParamList, Scheme},
 };
@@ -46,7 +49,16 @@ impl StaticWeights {
                 let scales = scales.as_slice().to_owned();
                 ParamList { zero_points: alloc::vec![0; scales.len()], scales }
             }
-            None => ParamList::fit(grouping, config.levels, Scheme::Symmetric, weights)?,
+            None => {
+                let mut params = ParamList::fit(grouping, config.levels, Scheme::Symmetric, weights)?;
+                for scale in &mut params.scales {
+                    // No output could tell such sums from 0: the weights become 0, with the scale that weights of 0 have.
+                    if (sum_step(config, *scale) / config.divisor()) as f32 == 0.0 {
+                        *scale = 1.0;
+                    }
+                }
+                params
+            }
         };
         let mut values = alloc::vec![0i8; weights.len()];
         params.quantizer(grouping).levels(config.levels).quantize(weights, &mut values)?;
@@ -103,57 +115,88 @@ enum OwnedBias {
     F32(Vec<f32>),
 }
 
-/// Largest bias in units of the sums with which no sum of [`MAX_SAFE_K`] products leaves an i32.
-const MAX_BIAS: f64 = (i32::MAX as usize - MAX_SAFE_K * 255 * 128) as f64;
+/// The real size of a step of the sums: input scale * weight scale, in f32 as PyTorch and ONNX Runtime have it, unless that alone
+/// leaves the normal f32.
+fn sum_step<T>(config: &StaticConfig<T>, weight_scale: f32) -> f64 {
+    let step = config.input.scale * weight_scale;
+    if step.is_normal() { step.into() } else { f64::from(config.input.scale) * f64::from(weight_scale) }
+}
+
+/// The i32 biases of an output channel with which no input makes a sum leave i32.
+fn safe_biases<A: Operand>(weights: &[i8], zero_point: i32) -> RangeInclusive<i64> {
+    // An input less its zero point lies in this range, which holds 0: padding adds nothing.
+    let (low, high) = (i64::from(A::MIN - zero_point), i64::from(A::MAX - zero_point));
+    let sum = |of: fn(&i64) -> bool| -> i64 { weights.iter().map(|&w| i64::from(w)).filter(of).sum() };
+    let (below, above) = (sum(|w| *w < 0), sum(|w| *w > 0));
+    let (smallest, largest) = (high * below + low * above, low * below + high * above);
+    i64::from(i32::MIN) - smallest..=i64::from(i32::MAX) - largest
+}
 
 impl<T: OutputElement> StaticOutput<T> {
     /// Of `outputs` channels.
     ///
     /// # Errors
     /// [`Error::Length`], [`Error::Bias`], [`Error::BiasType`] for the bias; [`Error::Scale`] for scales whose quotient is 0 or
-    /// infinite; [`Error::ZeroPoint`], [`Error::Clamp`] for the output.
+    /// infinite; [`Error::ZeroPoint`], [`Error::Clamp`] for the output; [`Error::KTooLong`].
     pub fn new<A: Operand>(
         config: &StaticConfig<T>,
-        weight_scales: &[f32],
+        weights: &StaticWeights,
         bias: StaticBias,
         outputs: usize,
     ) -> Result<Self, Error> {
         config.check::<A>()?;
-        let sums = |index: usize| {
-            let scale = weight_scales[if weight_scales.len() == 1 { 0 } else { index }];
-            config.input.scale * scale
+        let size = weights.values.len().checked_div(outputs).unwrap_or(0);
+        if size > MAX_SAFE_K {
+            return Err(Error::KTooLong { k: size, max: MAX_SAFE_K });
+        }
+        let safe = |channel: usize| {
+            safe_biases::<A>(&weights.values[channel * size..][..size], config.input.zero_point)
         };
-        let (divisor, needs_scales) = match config.target {
-            Target::Sums => (1.0, false),
-            Target::Real { .. } => (1.0, true),
-            Target::Bytes { scale, .. } => (scale, true),
-        };
-        let count = if needs_scales { weight_scales.len() } else { 0 };
         let bias = match bias {
             StaticBias::None => OwnedBias::None,
-            StaticBias::Sums(bias) => OwnedBias::I32(bias.to_owned()),
+            StaticBias::Sums(bias) => {
+                check_len("bias", bias.len(), outputs)?;
+                if let Some(index) = (0..outputs).find(|&i| !safe(i).contains(&bias[i].into())) {
+                    return Err(Error::Bias { index, value: bias[index].into() });
+                }
+                OwnedBias::I32(bias.to_owned())
+            }
             StaticBias::Real(bias) => {
                 check_len("bias", bias.len(), outputs)?;
                 if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
-                    return Err(Error::Bias { index, value: bias[index] });
+                    return Err(Error::Bias { index, value: bias[index].into() });
                 }
-                let steps = |(i, b): (usize, &f32)| libm::rint(f64::from(*b) / f64::from(sums(i)));
-                let steps: Vec<f64> = bias.iter().enumerate().map(steps).collect();
-                // A channel whose weights are next to nothing, pruned or folded away, has sums of tiny steps.
-                let too_large = steps.iter().position(|steps| steps.abs() > MAX_BIAS);
-                match too_large {
-                    None if !config.float_bias => OwnedBias::I32(steps.iter().map(|&s| s as i32).collect()),
-                    Some(index) if matches!(config.target, Target::Sums) => {
-                        return Err(Error::Bias { index, value: bias[index] });
+                let scale = |i: usize| weights.scales[if weights.scales.len() == 1 { 0 } else { i }];
+                let steps = |i: usize| libm::rint(f64::from(bias[i]) / sum_step(config, scale(i)));
+                // A channel whose weights are next to nothing, pruned or folded away, has sums of tiny steps. The cast saturates.
+                match (0..outputs).find(|&i| !safe(i).contains(&(steps(i) as i64))) {
+                    None if !config.float_bias => {
+                        OwnedBias::I32((0..outputs).map(|i| steps(i) as i32).collect())
                     }
-                    _ => OwnedBias::F32(bias.iter().map(|b| b / divisor).collect()),
+                    Some(index) if matches!(config.target, Target::Sums) => {
+                        return Err(Error::Bias { index, value: bias[index].into() });
+                    }
+                    _ => OwnedBias::F32(
+                        bias.iter().map(|&b| (f64::from(b) / config.divisor()) as f32).collect(),
+                    ),
                 }
             }
         };
-        let scales = (0..count).map(|i| sums(i) / divisor).collect();
+        let scales = match config.target {
+            Target::Sums => Vec::new(),
+            Target::Real { .. } | Target::Bytes { .. } => {
+                let scale = |&scale: &f32| (sum_step(config, scale) / config.divisor()) as f32;
+                weights.scales.iter().map(scale).collect()
+            }
+        };
         let output = Self { target: config.target, scales, bias, element: PhantomData };
         output.range(0..outputs).check(outputs)?;
         Ok(output)
+    }
+
+    /// The product of some channels with their packed weights, as many columns. Its parameters were checked when they came here.
+    pub fn gemm<'a>(&'a self, weights: &'a PackedRhs<'a>, channels: Range<usize>) -> Gemm<'a, T> {
+        Gemm::checked(weights, self.range(channels))
     }
 
     /// Puts parameters in another order: channel `at` gets those of channel `from(at)`.
@@ -188,5 +231,41 @@ impl<T: OutputElement> StaticOutput<T> {
             OwnedBias::F32(bias) => Bias::F32(bias.get(channels).unwrap_or(bias)),
         };
         Output::from_parts(kind, bias)
+    }
+}
+
+#[cfg(test)]
+impl<T> StaticOutput<T> {
+    /// Makes the last scale one that no check lets pass: a layer that still computes has not checked its parameters again.
+    pub fn spoil(&mut self) {
+        if let Some(scale) = self.scales.last_mut() {
+            *scale = -*scale;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bound is that of the filter's own weights: one more in either direction, and the input that makes the sum largest or
+    /// smallest takes it out of i32.
+    #[test]
+    fn biases_are_bounded_by_the_largest_and_smallest_sum() {
+        fn check<A: Operand>(weights: &[i8], zero_point: i32) {
+            let sums = |pick: fn(i64, i64) -> i64| -> i64 {
+                let of = |w: i8, x: i32| i64::from(w) * i64::from(x - zero_point);
+                weights.iter().map(|&w| pick(of(w, A::MIN), of(w, A::MAX))).sum()
+            };
+            let range = safe_biases::<A>(weights, zero_point);
+            assert_eq!(range.start() + sums(i64::min), i64::from(i32::MIN), "{weights:?}, {zero_point}");
+            assert_eq!(range.end() + sums(i64::max), i64::from(i32::MAX), "{weights:?}, {zero_point}");
+        }
+        for weights in [&[][..], &[0], &[-128], &[127, -128, 3], &[127; 100], &[-128; 1000]] {
+            for zero_point in [-128, -1, 0, 127] {
+                check::<i8>(weights, zero_point);
+                check::<u8>(weights, zero_point + 128);
+            }
+        }
     }
 }

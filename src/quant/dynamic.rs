@@ -193,7 +193,7 @@ impl DynamicQuantizer {
     }
 
     fn fit(&self, levels: Levels, range: Interval) -> Result<(f32, i32), Error> {
-        let QParams { scale, zero_point } = QParams::exact(levels, self.scheme, range)?;
+        let QParams { scale, zero_point } = QParams::new(levels, self.scheme, range)?;
         Ok((scale, zero_point))
     }
 

@@ -276,13 +276,14 @@ pub fn lsq_factor(count: usize, levels: Levels) -> f32 {
     (1.0 / libm::sqrt(count as f64 * f64::from(levels.max()))) as f32
 }
 
-/// LSQ's first scale: `2 * mean |x| / sqrt(qmax)`, at least 2^-23.
+/// LSQ's first scale: `2 * mean |x| / sqrt(qmax)`; 1 where that is below the normal f32, as for values that are all 0.
 ///
 /// # Errors
 /// [`Error::NothingObserved`] for no values, [`Error::NonFinite`].
 pub fn lsq_scale(values: &[f32], levels: Levels) -> Result<f32, Error> {
     let mean = super::weights::mean_abs(values)?;
-    Ok(((2.0 * mean / libm::sqrt(levels.max().into())) as f32).max(f32::EPSILON))
+    let scale = (2.0 * mean / libm::sqrt(levels.max().into())) as f32;
+    Ok(if scale >= f32::MIN_POSITIVE { scale.min(f32::MAX) } else { 1.0 })
 }
 
 /// Binary forward: the sign, +1 for 0; NaN becomes +1.

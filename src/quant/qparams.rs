@@ -1,7 +1,7 @@
 //! Scale and zero point, from a range of real values.
 
 use super::{Interval, Levels, Scheme};
-use crate::{Error, Operand};
+use crate::{Broadcast, Error, Operand, gemm::check_scales};
 #[cfg(feature = "alloc")]
 use {
     super::{Grouping, Quantizer, engine::Engine},
@@ -29,30 +29,21 @@ pub struct QParams {
     pub zero_point: i32,
 }
 
-/// The smallest scale: what PyTorch floors at, so that a range of zero width still has a step.
-const MIN_SCALE: f32 = f32::EPSILON;
-
 impl QParams {
     /// Affine (asymmetric): the range, widened to hold 0, is spread over all levels.
     ///
-    /// `scale = (max - min) / (levels.max - levels.min)`, at least 2^-23; `zero_point = clamp(levels.min - rint(min / scale))`;
-    /// every operation in f32, as in PyTorch and ONNX.
+    /// `scale = (max - min) / (levels.max - levels.min)`; `zero_point = clamp(levels.min - rint(min / scale))`; every operation in
+    /// f32, as in PyTorch and ONNX. The scale is as small as the range asks for; a range of no width, or one too narrow for a scale
+    /// that is a normal f32, gets scale 1, as in ONNX Runtime. [`QParams::with_eps`] has PyTorch's floor.
     ///
     /// # Errors
     /// [`Error::Range`] when a bound is NaN or infinite, or min > max.
     pub fn affine(levels: Levels, min: f32, max: f32) -> Result<Self, Error> {
-        Interval { min, max }.check()?;
-        let Interval { min, max } = Interval { min, max }.with_zero();
-        Ok(Self::affine_with(levels, min, affine_scale(levels, min, max).max(MIN_SCALE)))
+        Self::new(levels, Scheme::Affine, Interval { min, max })
     }
 
-    /// The zero point that a scale leaves to the smallest value.
-    fn affine_with(levels: Levels, min: f32, scale: f32) -> Self {
-        let zero_point = levels.min() - libm::rintf(min / scale) as i32;
-        Self { scale, zero_point: zero_point.clamp(levels.min(), levels.max()) }
-    }
-
-    /// Symmetric: `scale = max_abs / ((levels.max - levels.min) / 2)`, at least 2^-23, zero point [`Levels::middle`].
+    /// Symmetric: `scale = max_abs / ((levels.max - levels.min) / 2)`, or 1 as [`QParams::affine`] says, zero point
+    /// [`Levels::middle`].
     ///
     /// That is max_abs / 127.5 for [`Levels::I8`] (PyTorch) and max_abs / 127 for its [`narrow`](Levels::narrow) form (TFLite's
     /// weights, ONNX Runtime).
@@ -60,9 +51,7 @@ impl QParams {
     /// # Errors
     /// [`Error::Range`] when the bound is NaN, infinite or negative.
     pub fn symmetric(levels: Levels, max_abs: f32) -> Result<Self, Error> {
-        Interval { min: 0.0, max: max_abs }.check()?;
-        let scale = (max_abs / (0.5 * levels.steps() as f32)).max(MIN_SCALE);
-        Ok(Self { scale, zero_point: levels.middle() })
+        Self::new(levels, Scheme::Symmetric, Interval { min: 0.0, max: max_abs })
     }
 
     /// By a scheme of the caller's choice.
@@ -70,26 +59,50 @@ impl QParams {
     /// # Errors
     /// As [`QParams::affine`].
     pub fn new(levels: Levels, scheme: Scheme, range: Interval) -> Result<Self, Error> {
-        range.check()?;
-        match scheme {
-            Scheme::Affine => Self::affine(levels, range.min, range.max),
-            Scheme::Symmetric => Self::symmetric(levels, range.max_abs()),
-        }
+        // Below this a scale has lost bits, and has no finite reciprocal.
+        Self::fit(levels, scheme, range, |scale| if scale >= f32::MIN_POSITIVE { scale } else { 1.0 })
     }
 
-    /// [`QParams::new`] without the floor of the scale, for ranges that are found anew for each input: a range of no width gets
-    /// scale 1, as in ONNX Runtime, and so does one too narrow for a scale that has a reciprocal.
-    pub(crate) fn exact(levels: Levels, scheme: Scheme, range: Interval) -> Result<Self, Error> {
+    /// [`QParams::new`] with a scale of at least `eps`, as PyTorch's observers have it: [`f32::EPSILON`] is their default. Values
+    /// much smaller than `eps` all become 0.
+    ///
+    /// ```
+    /// use i8gemm::quant::{Interval, Levels, QParams, Scheme};
+    /// let small = Interval { min: -1.27e-7, max: 1e-7 };
+    /// let levels = Levels::I8.narrow();
+    /// assert_eq!(QParams::new(levels, Scheme::Symmetric, small)?.scale, 1e-9);
+    /// assert_eq!(QParams::with_eps(levels, Scheme::Symmetric, small, f32::EPSILON)?.scale, f32::EPSILON); // 2^-23
+    /// # Ok::<(), i8gemm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`QParams::affine`]; [`Error::Scale`] unless `eps` is finite and above zero.
+    pub fn with_eps(levels: Levels, scheme: Scheme, range: Interval, eps: f32) -> Result<Self, Error> {
+        check_scales("eps", &Broadcast::All(eps), 1)?;
+        Self::fit(levels, scheme, range, |scale| scale.max(eps))
+    }
+
+    fn fit(
+        levels: Levels,
+        scheme: Scheme,
+        range: Interval,
+        bounded: impl FnOnce(f32) -> f32,
+    ) -> Result<Self, Error> {
         range.check()?;
-        let Interval { min, max } = range.with_zero();
-        let scale = match scheme {
-            Scheme::Affine => affine_scale(levels, min, max),
-            Scheme::Symmetric => range.max_abs() / (0.5 * levels.steps() as f32),
-        };
-        let scale = if scale >= f32::MIN_POSITIVE { scale } else { 1.0 };
+        let steps = levels.steps() as f32;
         Ok(match scheme {
-            Scheme::Affine => Self::affine_with(levels, min, scale),
-            Scheme::Symmetric => Self { scale, zero_point: levels.middle() },
+            Scheme::Affine => {
+                let Interval { min, max } = range.with_zero();
+                let width = max - min;
+                // A range wider than the largest f32 is divided before it is summed.
+                let scale =
+                    bounded(if width.is_finite() { width / steps } else { max / steps - min / steps });
+                let zero_point = levels.min() - libm::rintf(min / scale) as i32;
+                Self { scale, zero_point: zero_point.clamp(levels.min(), levels.max()) }
+            }
+            Scheme::Symmetric => {
+                Self { scale: bounded(range.max_abs() / (0.5 * steps)), zero_point: levels.middle() }
+            }
         })
     }
 
@@ -121,14 +134,6 @@ impl QParams {
     }
 }
 
-/// The size of a step when a range that holds 0 is spread over all levels.
-fn affine_scale(levels: Levels, min: f32, max: f32) -> f32 {
-    let steps = levels.steps() as f32;
-    let width = max - min;
-    // A range wider than the largest f32 is divided before it is summed.
-    if width.is_finite() { width / steps } else { max / steps - min / steps }
-}
-
 /// Scales and zero points of a [`Grouping`], in the form that [`Quantizer`](super::Quantizer), [`Rhs`](crate::Rhs) and
 /// [`Output`](crate::Output) take.
 ///
@@ -155,7 +160,7 @@ pub struct ParamList {
 
 #[cfg(feature = "alloc")]
 impl ParamList {
-    /// From the smallest and largest value of each group: how weights are quantized.
+    /// From the smallest and largest value of each group, as [`QParams::new`]: how weights are quantized.
     ///
     /// # Errors
     /// [`Error::Length`] when the values are not what the grouping is for; [`Error::NonFinite`]; [`Error::SizeOverflow`] for
@@ -240,14 +245,33 @@ mod tests {
         // Nonsense gives nonsense, and no panic.
         let odd = QParams { scale: 0.5, zero_point: i32::MIN };
         let _ = (odd.quantize::<i8>(1.0), odd.dequantize(1i8), odd.range(Levels::I8));
-        // A range of no width: PyTorch's floor of the scale; a constant -3 as i8.
-        assert_eq!(QParams::affine(Levels::I8, 0.0, 0.0)?.scale, f32::EPSILON);
+        // A range of no width, and one whose scale would be subnormal; the smallest one that is not; a constant -3 as i8.
+        assert_eq!(QParams::affine(Levels::I8, 0.0, 0.0)?, QParams { scale: 1.0, zero_point: -128 });
+        assert_eq!(QParams::affine(Levels::U8, -1e-40, 1e-40)?, QParams { scale: 1.0, zero_point: 0 });
+        assert_eq!(
+            QParams::symmetric(Levels::I8.narrow(), 127.0 * f32::MIN_POSITIVE)?.scale,
+            f32::MIN_POSITIVE
+        );
         let constant = QParams { scale: 3.0 / 255.0, zero_point: 127 };
         assert_eq!(QParams::affine(Levels::I8, -3.0, -3.0)?, constant);
         // 0 stays representable.
         assert_eq!(QParams::affine(Levels::U8, 1.0, 2.0)?, QParams { scale: 2.0 / 255.0, zero_point: 0 });
         // A range as wide as f32 itself.
         assert!(QParams::affine(Levels::I8, f32::MIN, f32::MAX)?.scale.is_finite());
+        Ok(())
+    }
+
+    /// PyTorch's floor, for whoever asks for it, is there before the zero point is found.
+    #[test]
+    fn floor() -> Result<(), Error> {
+        let tiny = Interval { min: -f32::EPSILON, max: 1e-9 };
+        let affine = QParams::with_eps(Levels::U8, Scheme::Affine, tiny, f32::EPSILON)?;
+        assert_eq!(affine, QParams { scale: f32::EPSILON, zero_point: 1 });
+        assert_eq!(QParams::new(Levels::U8, Scheme::Affine, tiny)?.zero_point, 253);
+        for eps in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            let error = QParams::with_eps(Levels::U8, Scheme::Affine, tiny, eps);
+            assert!(matches!(error, Err(Error::Scale { what: "eps", .. })), "{eps}");
+        }
         Ok(())
     }
 

@@ -114,7 +114,7 @@ impl Reference<'_> {
         let levels = weight_levels.unwrap_or(self.levels).narrow();
         let fit = |w: &[f32]| {
             let most = w.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-            (most / levels.max() as f32).max(f32::EPSILON)
+            if most > 0.0 { most / levels.max() as f32 } else { 1.0 }
         };
         let scale = |o: usize| match weight_scales.as_deref() {
             Some([scale]) => *scale,

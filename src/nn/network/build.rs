@@ -66,7 +66,7 @@ impl<'a> Weights<'a> {
             None => vec![0.0; outputs],
         };
         if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
-            return Err(Error::Bias { index, value: bias[index] });
+            return Err(Error::Bias { index, value: bias[index].into() });
         }
         let mut values = self.values.to_owned();
         if let Some(norm) = &self.norm {

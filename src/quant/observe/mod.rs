@@ -72,6 +72,14 @@ pub trait Observer {
     fn qparams(&self, levels: Levels, scheme: Scheme) -> Result<QParams, Error> {
         QParams::new(levels, scheme, self.range(levels, scheme)?)
     }
+
+    /// [`Observer::qparams`] with a scale of at least `eps`; see [`QParams::with_eps`].
+    ///
+    /// # Errors
+    /// As [`Observer::range`]; [`Error::Scale`] unless `eps` is finite and above zero.
+    fn qparams_with_eps(&self, levels: Levels, scheme: Scheme, eps: f32) -> Result<QParams, Error> {
+        QParams::with_eps(levels, scheme, self.range(levels, scheme)?, eps)
+    }
 }
 
 /// What an observer does with NaN and infinities.

@@ -129,4 +129,12 @@ impl<O: Observer + Clone> PerChannel<O> {
     pub fn params(&self, levels: Levels, scheme: Scheme) -> Result<ParamList, Error> {
         self.observers.iter().map(|observer| observer.qparams(levels, scheme)).collect()
     }
+
+    /// [`PerChannel::params`] with scales of at least `eps`; see [`QParams::with_eps`](crate::quant::QParams::with_eps).
+    ///
+    /// # Errors
+    /// As [`Observer::qparams_with_eps`].
+    pub fn params_with_eps(&self, levels: Levels, scheme: Scheme, eps: f32) -> Result<ParamList, Error> {
+        self.observers.iter().map(|observer| observer.qparams_with_eps(levels, scheme, eps)).collect()
+    }
 }
