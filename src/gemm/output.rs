@@ -226,6 +226,23 @@ impl<'a, T> Output<'a, T> {
         Ok(())
     }
 
+    /// There are scales and biases for `n` columns: what kernels read.
+    pub(crate) fn fits(&self, n: usize) -> bool {
+        let scales = match &self.kind {
+            Kind::I32 { .. } => true,
+            Kind::F32 { scales, .. } | Kind::HalfEven { scales, .. } => {
+                check_broadcast("output scale", scales, n).is_ok()
+            }
+            Kind::Fixed { multipliers, .. } => check_broadcast("output multipliers", multipliers, n).is_ok(),
+        };
+        let bias = match self.bias {
+            Bias::None => true,
+            Bias::I32(bias) => bias.len() == n,
+            Bias::F32(bias) => bias.len() == n,
+        };
+        scales && bias
+    }
+
     /// The i32 bias and the store of a kernel's epilogue. The output outlives the job that uses it.
     pub(crate) fn for_kernel(&self, row_scales: Param<f32>) -> (*const i32, Store) {
         let (bias_i32, bias_f32) = match self.bias {

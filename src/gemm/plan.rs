@@ -136,9 +136,10 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         Ok(Self::checked(weights, output))
     }
 
-    /// As [`Gemm::new`], for an output that has been checked against these weights before: in a layer, whose calls may be of
-    /// one row, a check of all columns would be felt.
+    /// As [`Gemm::new`], for an output that has been checked against as many columns before: in a layer, whose calls may be of
+    /// one row, a check of all columns takes up to twice the time of the product.
     pub(crate) fn checked(weights: &'a PackedRhs<'a>, output: Output<'a, T>) -> Self {
+        debug_assert!(output.fits(weights.n()), "kernels read a scale and a bias for each column");
         let depth = Depth::new(weights.kernel().0, weights.k());
         Self { weights, contents: weights.contents(), output, depth }
     }

@@ -194,7 +194,8 @@ impl<T: OutputElement> StaticOutput<T> {
         Ok(output)
     }
 
-    /// The product of some channels with their packed weights, as many columns. Its parameters were checked when they came here.
+    /// The product for some channels, whose packed weights have as many columns. Nothing is checked again: parameters do not change
+    /// from [`StaticOutput::new`] on.
     pub fn gemm<'a>(&'a self, weights: &'a PackedRhs<'a>, channels: Range<usize>) -> Gemm<'a, T> {
         Gemm::checked(weights, self.range(channels))
     }
