@@ -197,7 +197,7 @@ impl Ring<'_> {
         let x = bytes(size * size * inputs);
         let (mut between, mut y) = (vec![0; x.len()], vec![0; size * size * outputs]);
         let mut scratch = pointwise.workspace(shape).unwrap();
-        scratch.grow(depthwise.workspace_size(shape).unwrap());
+        scratch.grow(depthwise.workspace_size(shape).unwrap()).unwrap();
         let mut real = layers::Block::new(matrixmultiply_f32, size, inputs, outputs);
         self.measure(
             &format!("block {size}x{size}x{inputs} -> {outputs}"),

@@ -16,8 +16,8 @@ pub enum Error {
         /// Elements given.
         actual: usize,
     },
-    /// A shape or stride whose size in elements or bytes does not fit the address space.
-    #[error("{what}: the size of {rows} x {cols} overflows the address space")]
+    /// A size, in elements or bytes, that does not fit the address space, or for which there is not enough memory.
+    #[error("{what}: {rows} x {cols} are more than the address space, or the memory that is left, can hold")]
     SizeOverflow {
         /// Which object.
         what: &'static str,

@@ -143,10 +143,54 @@ impl Axis {
         start..end.max(start)
     }
 
+    /// Whether some of the first `places` of the window hold none of `len` pixels: all their taps lie in the padding, or on either
+    /// side of the image. Takes as long for many as for few.
+    pub fn has_empty_place(&self, places: usize, len: usize) -> bool {
+        let Self { size, stride, dilation, before, .. } = *self;
+        // Places whose first tap lies above the image. Those that begin inside it hold that pixel at least.
+        let above = places.min(before.div_ceil(stride));
+        if places > above && (places - 1) * stride - before >= len {
+            return true;
+        }
+        if above == 0 {
+            return false;
+        }
+        // Of those above, the first reaches least far.
+        if (size - 1).saturating_mul(dilation) < before {
+            return true;
+        }
+        if dilation <= len {
+            return false;
+        }
+        // The first tap of a place that is not above the image would read pixel `(place * stride - before) mod dilation`: are there
+        // places where that lies behind it? A number is, modulo d, at least l if adding d - l to it makes it wrap once more.
+        let [places, stride, dilation, before, len] =
+            [above, stride, dilation, before, len].map(|n| n as u128);
+        let first = (dilation - before % dilation) % dilation;
+        let wraps = |first: u128| floor_sum(places, dilation, stride, first);
+        wraps(first + dilation - len) > wraps(first)
+    }
+
     /// The pixel, or `None` in the padding, that a tap reads at a place of the window.
     #[inline]
     pub fn pixel(&self, place: usize, tap: usize, len: usize) -> Option<usize> {
         (place * self.stride + tap * self.dilation).checked_sub(self.before).filter(|&at| at < len)
+    }
+}
+
+/// The sum of `(i * step + first) / modulus`, rounded down, over `i` in `0..count`, by Euclid's algorithm; `count` is not 0.
+fn floor_sum(mut count: u128, mut modulus: u128, mut step: u128, mut first: u128) -> u128 {
+    let mut sum = 0;
+    loop {
+        sum += count * (count - 1) / 2 * (step / modulus) + count * (first / modulus);
+        (step, first) = (step % modulus, first % modulus);
+        // What is left counts the points of a grid below a line: rows take the place of columns.
+        let end = count * step + first;
+        if end < modulus {
+            return sum;
+        }
+        (count, first) = (end / modulus, end % modulus);
+        (modulus, step) = (step, modulus);
     }
 }
 
@@ -219,6 +263,14 @@ impl Window {
         self.height.check()?;
         self.width.check()
     }
+
+    /// Taps, not too many for an i32 to hold the sum of as many bytes, each less a zero point.
+    pub(crate) fn taps(&self) -> Result<usize, Error> {
+        const MAX_TAPS: usize = i32::MAX as usize / 255;
+        let (rows, cols) = self.size();
+        let taps = rows.checked_mul(cols).filter(|&taps| taps <= MAX_TAPS);
+        taps.ok_or(Error::SizeOverflow { what: "pooling window", rows, cols })
+    }
 }
 
 #[cfg(test)]
@@ -243,5 +295,37 @@ mod tests {
         assert!(Window::new(1, 3).padding(0, usize::MAX / 2).output_size(3, 3).is_err());
         assert!(Nhwc::new(usize::MAX, 2, 2, 0).elements().is_err());
         Ok(())
+    }
+
+    #[test]
+    fn empty_places_are_those_without_a_pixel() {
+        let below = |n: usize| move |i: usize| (i % n, i / n);
+        let mut empty = [0, 0];
+        for case in 0..4 * 5 * 9 * 8 * 4 * 7 {
+            let (size, rest) = below(4)(case);
+            let (stride, rest) = below(5)(rest);
+            let (dilation, rest) = below(9)(rest);
+            let (before, rest) = below(8)(rest);
+            let (after, len) = below(4)(rest);
+            let axis =
+                Axis { size: size + 1, stride: stride + 1, dilation: dilation + 1, before, after: 2 * after };
+            let Ok(places) = axis.places("rows", len) else { continue };
+            let holds_none = |place| (0..axis.size).all(|tap| axis.pixel(place, tap, len).is_none());
+            let expected = (0..places).any(holds_none);
+            assert_eq!(
+                axis.has_empty_place(places, len),
+                expected,
+                "{axis:?}, {places} places, {len} pixels"
+            );
+            empty[usize::from(expected)] += 1;
+        }
+        assert!(empty.iter().all(|&cases| cases > 1000), "{empty:?}");
+        // As many places as numbers go: found without a visit to each.
+        let len = usize::MAX / 16;
+        let wide = Axis { dilation: len + 1, before: 2 * len, after: len, ..Axis::new(3) };
+        assert!(wide.has_empty_place(wide.places("rows", len).unwrap(), len));
+        let narrow = Axis { stride: 3, dilation: 3, before: 3 * len, ..Axis::new(len + 1) };
+        assert!(!narrow.has_empty_place(narrow.places("rows", 1).unwrap(), 1));
+        assert!(Axis { before: 3 * len - 1, ..narrow }.has_empty_place(len, 1));
     }
 }

@@ -70,6 +70,8 @@ mod image;
 mod kernels;
 mod matrix;
 #[cfg(feature = "alloc")]
+mod memory;
+#[cfg(feature = "alloc")]
 pub mod nn;
 mod parallel;
 pub mod quant;

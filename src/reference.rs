@@ -45,6 +45,10 @@ pub fn gemm<'l, 'r, A: Operand, B: Operand, T: OutputElement>(
     lhs.check(rhs.matrix.rows(), &output.kind)?;
     check_shape("rows of out (M)", lhs.matrix.rows(), out.rows())?;
     check_shape("columns of out (N)", rhs.matrix.cols(), out.cols())?;
+    if out.cols() == 0 {
+        // However many rows, none has elements.
+        return Ok(());
+    }
     for m in 0..out.rows() {
         for n in 0..out.cols() {
             let sum = dot(&lhs, &rhs, m, n);
@@ -315,6 +319,7 @@ fn pool<A: Operand, T>(
     y: &mut [T],
     of: impl Fn(&mut dyn Iterator<Item = A>) -> T,
 ) -> Result<Nhwc, Error> {
+    window.taps()?;
     let out = window.output(shape, shape.channels)?;
     check_shape("elements of x", shape.elements()?, x.len())?;
     check_shape("elements of y", out.elements()?, y.len())?;

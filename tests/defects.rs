@@ -149,7 +149,7 @@ fn defect_7_operands_of_any_alignment() {
             let mut buffer = vec![0; start + PackedRhs::size(kernel, &rhs).unwrap()];
             let weights = PackedRhs::pack_into(kernel, &rhs, &mut buffer[start..]).unwrap();
             let gemm = Gemm::new(&weights, Output::i32()).unwrap();
-            let mut scratch = Workspace::with_size(start + gemm.workspace_size(1).unwrap());
+            let mut scratch = Workspace::with_size(start + gemm.workspace_size(1).unwrap()).unwrap();
             let mut y = vec![0; n];
             let lhs = MatRef::row_major(&x[..k], 1, k).unwrap();
             gemm.run(lhs, MatMut::row_major(&mut y, 1, n).unwrap(), &mut scratch[start..]).unwrap();

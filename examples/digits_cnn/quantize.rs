@@ -38,7 +38,7 @@ pub fn calibrate(
     x: &[f32],
     observer: &(impl Observer + Clone),
 ) -> Result<Vec<NodeParams>> {
-    let mut calibration = network.calibrate(observer);
+    let mut calibration = network.calibrate(observer)?;
     x.chunks(BATCH).try_for_each(|batch| calibration.observe(batch))?;
     let mut params = calibration.params()?;
     params[Node::INPUT.index()].output = PIXELS;

@@ -69,8 +69,8 @@ impl Model for Int8 {
         let (steps, inputs, hidden) = (ids.len(), lstm.inputs(), lstm.outputs());
         x.resize(steps * inputs, 0.0);
         y.resize(steps * hidden, 0.0);
-        scratch.grow(lstm.workspace_size_with(steps, 1, pool)?);
-        scratch.grow(decoder.workspace_size_with(steps, pool)?);
+        scratch.grow(lstm.workspace_size_with(steps, 1, pool)?)?;
+        scratch.grow(decoder.workspace_size_with(steps, pool)?)?;
 
         embedding.lookup(ids, MatMut::row_major(x, steps, inputs)?)?;
         let (input, out) = (MatRef::row_major(x, steps, inputs)?, MatMut::row_major(y, steps, hidden)?);

@@ -47,7 +47,7 @@ impl QuantizedLinear {
         let lhs =
             DynamicQuantizer::per_row().quantize(MatRef::row_major(x, rows, k)?, &mut buffers.quantized)?;
         let mut y = vec![0.0; rows * n];
-        buffers.scratch.grow(gemm.workspace_size(rows)?);
+        buffers.scratch.grow(gemm.workspace_size(rows)?)?;
         gemm.run(lhs, MatMut::row_major(&mut y, rows, n)?, &mut buffers.scratch)?;
         Ok(y)
     }

@@ -104,7 +104,16 @@ pub(crate) struct Line([u8; 64]);
 
 #[cfg(feature = "alloc")]
 impl Line {
-    pub(crate) const ZERO: Self = Self([0; 64]);
+    /// Lines for so many bytes of something of so many rows and columns.
+    pub(crate) fn zeroed(
+        what: &'static str,
+        rows: usize,
+        cols: usize,
+        bytes: usize,
+    ) -> Result<alloc::vec::Vec<Self>, Error> {
+        let overflow = |_| Error::SizeOverflow { what, rows, cols };
+        crate::memory::zeroed(what, bytes.div_ceil(size_of::<Self>()), 1).map_err(overflow)
+    }
 }
 
 // SAFETY: 64 bytes, no padding, any bit pattern.
@@ -140,6 +149,8 @@ impl Parts {
             columns.checked_mul(4).and_then(|b| b.checked_next_multiple_of(ALIGN)).ok_or(overflow)?;
         let depth = k.checked_next_multiple_of(kernel.kr).ok_or(overflow)?;
         let bytes = depth.checked_mul(columns).ok_or(overflow)?;
+        // Without columns too, a panel has room in the address space: sizes of single rows below need no check.
+        depth.checked_mul(kernel.nr).filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(overflow)?;
 
         let mut end = 0usize;
         let mut part = |bytes: usize| -> Result<usize, Error> {
@@ -185,7 +196,7 @@ impl PackedRhs<'static> {
     pub fn pack_for<'r, T: Operand>(kernel: Kernel, rhs: impl Into<Rhs<'r, T>>) -> Result<Self, Error> {
         let rhs = rhs.into();
         let size = Self::size(kernel, &rhs)? - (ALIGN - 1);
-        let mut lines = alloc::vec![Line::ZERO; size.div_ceil(ALIGN)];
+        let mut lines = Line::zeroed("packed rhs", rhs.matrix.rows(), rhs.matrix.cols(), size)?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut lines);
         let PackedRhs { parts, kernel, k, n, .. } = PackedRhs::pack_into(kernel, &rhs, bytes)?;
         Ok(Self { buffer: Buffer::Owned(lines), parts, kernel, k, n })

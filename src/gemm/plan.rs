@@ -160,7 +160,9 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
         let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.weights.k() };
         let part = self.depth.scratch(m).and_then(|s| s.total()).ok_or(overflow)?;
-        part.checked_mul(executor.threads().max(1)).and_then(|b| b.checked_add(63)).ok_or(overflow)
+        let bytes = part.checked_mul(executor.threads().max(1)).and_then(|b| b.checked_add(63));
+        // No slice is larger.
+        bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(overflow)
     }
 
     /// Scratch for [`Gemm::run`] with up to `m` rows.
@@ -169,7 +171,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// [`Error::SizeOverflow`].
     #[cfg(feature = "alloc")]
     pub fn workspace(&self, m: usize) -> Result<super::Workspace, Error> {
-        super::Workspace::try_with_size(self.workspace_size(m)?)
+        super::Workspace::with_size(self.workspace_size(m)?)
     }
 
     /// Computes `out` on the caller's thread. Allocates nothing.

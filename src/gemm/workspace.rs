@@ -10,40 +10,34 @@ use crate::Error;
 ///
 /// ```
 /// use i8gemm::Workspace;
-/// let mut scratch = Workspace::with_size(1000);
+/// let mut scratch = Workspace::with_size(1000)?;
 /// assert!(scratch.len() >= 1000);
+/// assert!(Workspace::with_size(usize::MAX).is_err());
+/// # Ok::<(), i8gemm::Error>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Workspace(Vec<Line>);
 
 impl Workspace {
     /// At least `bytes` bytes.
-    #[must_use]
-    pub fn with_size(bytes: usize) -> Self {
-        Self(alloc::vec![Line::ZERO; bytes.div_ceil(64)])
-    }
-
-    /// As [`Workspace::with_size`], where the size may be more than there is memory.
     ///
     /// # Errors
-    /// [`Error::SizeOverflow`] when memory cannot be had.
-    ///
-    /// ```
-    /// assert!(i8gemm::Workspace::try_with_size(usize::MAX).is_err());
-    /// ```
-    pub fn try_with_size(bytes: usize) -> Result<Self, Error> {
-        let mut lines = Vec::new();
-        let overflow = |_| Error::SizeOverflow { what: "workspace", rows: bytes, cols: 1 };
-        lines.try_reserve_exact(bytes.div_ceil(64)).map_err(overflow)?;
-        lines.resize(bytes.div_ceil(64), Line::ZERO);
-        Ok(Self(lines))
+    /// [`Error::SizeOverflow`] when there is not as much memory.
+    pub fn with_size(bytes: usize) -> Result<Self, Error> {
+        let mut workspace = Self::default();
+        workspace.grow(bytes)?;
+        Ok(workspace)
     }
 
-    /// Makes room for at least `bytes` bytes, allocating only if there is less.
-    pub fn grow(&mut self, bytes: usize) {
+    /// Makes room for at least `bytes` bytes, allocating only if there is less; what was written to it may be lost.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] when there is not as much memory. The workspace is then as it was.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         if self.len() < bytes {
-            self.0.resize(bytes.div_ceil(64), Line::ZERO);
+            self.0 = Line::zeroed("workspace", bytes, 1, bytes)?;
         }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     Broadcast, Error, Executor, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, OutputElement, PackedRhs,
     Sequential, Workspace,
     gemm::{Patches, check_shape},
+    memory,
     quant::QParams,
 };
 
@@ -97,17 +98,17 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
         let output = StaticOutput::new::<A>(config, weights, bias, filters.outputs)?;
         // Channels last, as in the patches.
         let taps = size / depth;
-        let mut ordered = Vec::with_capacity(weights.values.len());
+        let mut ordered = memory::room("weights", filters.outputs, size)?;
         for filter in weights.values.chunks_exact(size) {
             ordered.extend((0..size).map(|at| filter[at % depth * taps + at / depth]));
         }
         let outputs = filters.outputs / filters.groups;
-        let groups: Result<_, Error> = ordered
+        let groups = ordered
             .chunks_exact(outputs * size)
-            .map(|group| PackedRhs::pack_for(kernel, MatRef::row_major(group, outputs, size)?.transpose()))
-            .collect();
+            .map(|group| PackedRhs::pack_for(kernel, MatRef::row_major(group, outputs, size)?.transpose()));
+        let groups = memory::try_collected("groups", groups)?;
         let element = core::marker::PhantomData;
-        Ok(Self { filters, groups: groups?, output, input: config.input, kernel, element })
+        Ok(Self { filters, groups, output, input: config.input, kernel, element })
     }
 
     /// What the filters read and write.
@@ -158,7 +159,7 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     /// # Errors
     /// As [`Conv2d::output_shape`].
     pub fn workspace(&self, shape: Nhwc) -> Result<Workspace, Error> {
-        Workspace::try_with_size(self.workspace_size(shape)?)
+        Workspace::with_size(self.workspace_size(shape)?)
     }
 
     /// Computes `y` from the images `x` and gives its shape. Allocates nothing.

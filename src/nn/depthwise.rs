@@ -17,6 +17,7 @@ use crate::{
         depthwise::{self, DepthwiseJob, Run, Tap},
         depthwise3x3::ThreeJob,
     },
+    memory,
     parallel::run_parts,
     quant::QParams,
 };
@@ -105,16 +106,17 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let kernel = config.chosen_kernel()?;
         let (channels, multiplier) = (filters.inputs, filters.outputs / filters.inputs);
         let mut output = StaticOutput::new::<A>(config, weights, bias, filters.outputs)?;
-        output.reorder(filters.outputs, |at| at % channels * multiplier + at / channels);
+        output.reorder(filters.outputs, |at| at % channels * multiplier + at / channels)?;
         let sum = |at: usize| {
             let o = at % channels * multiplier + at / channels;
             weights.values[o * taps..][..taps].iter().fold(0i32, |sum, &w| sum - i32::from(w))
         };
-        let zero_factor = (0..filters.outputs).map(sum).collect();
+        let zero_factor = memory::collected("output channels", (0..filters.outputs).map(sum))?;
         let block = kernel.0.depthwise.block;
-        let overflow = Error::SizeOverflow { what: "packed filters", rows: filters.outputs, cols: taps };
+        let what = "packed filters";
+        let overflow = Error::SizeOverflow { what, rows: filters.outputs, cols: taps };
         let stride = depthwise::weights_len(block, channels, taps).ok_or(overflow)?;
-        let mut packed = alloc::vec![0i16; stride.checked_mul(multiplier).ok_or(overflow)?];
+        let mut packed = memory::zeroed(what, multiplier, stride)?;
         for (j, packed) in packed.chunks_exact_mut(stride).enumerate() {
             let weight = |c: usize, t: usize| weights.values[(c * multiplier + j) * taps + t];
             depthwise::pack_weights(block, channels, taps, weight, packed);
@@ -124,7 +126,8 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let fits = multiplier == 1 && channels >= block && plain == Window::new(3, 3);
         let three = match &kernel.0.depthwise.three {
             Some(three) if fits => {
-                let mut packed = alloc::vec![0; three.weights_len(block, channels).ok_or(overflow)?];
+                let mut packed =
+                    memory::zeroed(what, three.weights_len(block, channels).ok_or(overflow)?, 1)?;
                 three.pack_weights(block, channels, |c, t| weights.values[c * taps + t], &mut packed);
                 Some(packed)
             }
@@ -192,7 +195,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
     /// # Errors
     /// As [`DepthwiseConv2d::output_shape`].
     pub fn workspace(&self, shape: Nhwc) -> Result<Workspace, Error> {
-        Workspace::try_with_size(self.workspace_size(shape)?)
+        Workspace::with_size(self.workspace_size(shape)?)
     }
 
     /// Computes `y` from the images `x` and gives its shape. Allocates nothing.

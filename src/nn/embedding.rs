@@ -6,6 +6,7 @@ use super::Config;
 use crate::{
     Error, Kernel, MatMut, MatRef,
     gemm::check_shape,
+    memory,
     quant::{Engine, Interval, Levels, QParams, Quantizer, Scheme},
 };
 
@@ -64,14 +65,16 @@ impl Embedding {
         kernel.check_available()?;
         let (rows, features) = (table.rows(), table.cols());
         let levels = Levels::signed(bits)?.narrow();
-        let mut real = alloc::vec![0.0f32; features];
-        let mut quantized = alloc::vec![0i8; features];
-        let overflow = Error::SizeOverflow { what: "embedding", rows, cols: features };
+        let what = "embedding";
+        let mut real = memory::zeroed(what, 1, features)?;
+        let mut quantized = memory::zeroed(what, 1, features)?;
         let row_bytes = if bits == 8 { features } else { features.div_ceil(2) };
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(rows.checked_mul(row_bytes).ok_or(overflow)?).map_err(|_| overflow)?;
-        let mut scales = Vec::new();
-        scales.try_reserve_exact(rows).map_err(|_| overflow)?;
+        let mut bytes = memory::room(what, rows, row_bytes)?;
+        if features == 0 {
+            // Rows without values have no use for a scale: however many, none is looked at.
+            return Ok(Self { bytes, scales: memory::zeroed(what, rows, 1)?, features, bits, kernel });
+        }
+        let mut scales = memory::room(what, rows, 1)?;
 
         let read = |row: usize, real: &mut [f32]| {
             for (col, value) in real.iter_mut().enumerate() {
@@ -79,7 +82,7 @@ impl Embedding {
             }
         };
         let engine = Engine::new(None)?;
-        // A row without values has the range of nothing: 0.
+        // The range of no values.
         let zero = Interval { min: 0.0, max: 0.0 };
         let mut whole = zero;
         // One row at a time: the f32 table may be all that fits.

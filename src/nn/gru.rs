@@ -121,7 +121,7 @@ impl Gru {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace(&self, steps: usize, batch: usize) -> Result<Workspace, Error> {
-        Workspace::try_with_size(self.workspace_size(steps, batch)?)
+        Workspace::with_size(self.workspace_size(steps, batch)?)
     }
 
     /// Runs over a sequence, shapes as in [`Lstm::forward`](super::Lstm::forward). `h` holds the initial state on entry, the

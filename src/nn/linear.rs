@@ -97,7 +97,7 @@ impl Linear {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace(&self, m: usize) -> Result<Workspace, Error> {
-        Workspace::try_with_size(self.workspace_size(m)?)
+        Workspace::with_size(self.workspace_size(m)?)
     }
 
     /// Computes `out`, M x outputs, from `x`, M x inputs. Allocates nothing.

@@ -134,7 +134,7 @@ impl Lstm {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace(&self, steps: usize, batch: usize) -> Result<Workspace, Error> {
-        Workspace::try_with_size(self.workspace_size(steps, batch)?)
+        Workspace::with_size(self.workspace_size(steps, batch)?)
     }
 
     /// Runs over a sequence: `x` is steps * batch x inputs, `out` steps * batch x outputs, row `t * batch + b` being step t of

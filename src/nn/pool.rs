@@ -9,7 +9,6 @@ use super::{
 use crate::{
     Broadcast, Error, Kernel, Operand, Output, OutputElement, Workspace,
     gemm::{Bias, Byte, Kind, check_shape},
-    image::Axis,
     kernels::slices::AHEAD,
     quant::{Engine, How, Levels, QParams, Rounding, Steps, Values},
 };
@@ -53,7 +52,7 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
     /// [`Error::Scale`], [`Error::ZeroPoint`] for the parameters; the errors of [`Kernel::best`].
     pub fn new(window: Window, config: StaticConfig<T>) -> Result<Self, Error> {
         window.check()?;
-        taps(&window)?;
+        window.taps()?;
         Self::with_window(Some(window), config)
     }
 
@@ -105,7 +104,7 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
     /// # Errors
     /// As [`AveragePool::output_shape`].
     pub fn workspace(&self, shape: Nhwc) -> Result<Workspace, Error> {
-        Workspace::try_with_size(self.workspace_size(shape)?)
+        Workspace::with_size(self.workspace_size(shape)?)
     }
 
     /// Computes `y` from the images `x` and gives its shape. Allocates nothing.
@@ -124,7 +123,7 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
         if shape.channels == 0 {
             return Ok(out);
         }
-        let all = taps(&window)?;
+        let all = window.taps()?;
         for (place, y) in y.chunks_exact_mut(shape.channels).enumerate() {
             sums.fill(0);
             let mut inside = 0;
@@ -151,7 +150,7 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
     fn window_of(&self, shape: Nhwc) -> Result<Window, Error> {
         let window = self.window.unwrap_or(Window::new(shape.height, shape.width));
         window.check()?;
-        taps(&window)?;
+        window.taps()?;
         Ok(window)
     }
 }
@@ -179,7 +178,7 @@ impl MaxPool {
     /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::SizeOverflow`] for a window of more than 2^31 / 255 pixels.
     pub fn new(window: Window) -> Result<Self, Error> {
         window.check()?;
-        taps(&window)?;
+        window.taps()?;
         Ok(Self { window })
     }
 
@@ -237,29 +236,15 @@ pub(super) fn pixels(window: &Window, shape: Nhwc, out: Nhwc, place: usize) -> i
     })
 }
 
-/// The most taps whose bytes, less a zero point, can be summed in an i32.
-const MAX_TAPS: usize = i32::MAX as usize / 255;
-
-/// Taps of a window whose sums cannot overflow.
-pub(super) fn taps(window: &Window) -> Result<usize, Error> {
-    let (rows, cols) = window.size();
-    let taps = rows.checked_mul(cols).filter(|&taps| taps <= MAX_TAPS);
-    taps.ok_or(Error::SizeOverflow { what: "pooling window", rows, cols })
-}
-
 /// The shape of pooled images; every place of the window holds a pixel.
 pub(super) fn pooled(window: &Window, shape: Nhwc) -> Result<Nhwc, Error> {
     shape.elements()?;
     let out = window.output(shape, shape.channels)?;
     out.elements()?;
-    let empty = |axis: &Axis, places: usize, len: usize| {
-        // Only places that reach into the padding or straddle the image can be empty.
-        (0..places).any(|place| (0..axis.size).all(|tap| axis.pixel(place, tap, len).is_none()))
-    };
-    if empty(&window.height, out.height, shape.height) {
+    if window.height.has_empty_place(out.height, shape.height) {
         return Err(Error::EmptyWindow { what: "rows", pixels: shape.height });
     }
-    if empty(&window.width, out.width, shape.width) {
+    if window.width.has_empty_place(out.width, shape.width) {
         return Err(Error::EmptyWindow { what: "columns", pixels: shape.width });
     }
     Ok(out)

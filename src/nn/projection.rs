@@ -6,6 +6,7 @@ use super::Config;
 use crate::{
     Error, Gemm, MatRef, Output, PackedRhs,
     gemm::check_len,
+    memory,
     quant::{Grouping, Levels, ParamList, Scheme},
 };
 
@@ -15,9 +16,11 @@ use crate::{
 /// [`Error::SizeOverflow`] for more than memory holds: a view may repeat its rows.
 pub(super) fn row_major<T: Copy + Default>(weights: MatRef<T>) -> Result<Vec<T>, Error> {
     let (n, k) = (weights.rows(), weights.cols());
-    let overflow = Error::SizeOverflow { what: "weights", rows: n, cols: k };
-    let mut values = Vec::new();
-    values.try_reserve_exact(n.checked_mul(k).ok_or(overflow)?).map_err(|_| overflow)?;
+    let mut values = memory::room("weights", n, k)?;
+    if k == 0 {
+        // However many rows, none has values.
+        return Ok(values);
+    }
     for row in 0..n {
         match weights.row_slice(row) {
             Some(row) => values.extend_from_slice(row),
@@ -42,6 +45,7 @@ impl Projection {
         if let Some(bias) = bias {
             check_len("bias", bias.len(), n)?;
         }
+        let bias = bias.map(|bias| memory::copied("bias", bias)).transpose()?;
         let real = row_major(weights)?;
         let levels = Levels::I8.narrow();
         let grouping =
@@ -51,11 +55,11 @@ impl Projection {
                 Error::NonFinite { index, value, .. } => Error::NonFinite { what: "weight", index, value },
                 other => other,
             })?;
-        let mut quantized = alloc::vec![0i8; real.len()];
+        let mut quantized = memory::zeroed::<i8>("weights", n, k)?;
         params.quantizer(grouping).levels(levels).quantize(&real, &mut quantized)?;
         let rhs = MatRef::row_major(&quantized, n, k)?.transpose();
         let weights = PackedRhs::pack_for(config.chosen_kernel()?, rhs)?;
-        let projection = Self { weights, scales: params.scales, bias: bias.map(<[f32]>::to_vec) };
+        let projection = Self { weights, scales: params.scales, bias };
         // Finds a bias that is not finite; nothing changes from here on, so that products need no check.
         Gemm::new(&projection.weights, projection.output())?;
         Ok(projection)

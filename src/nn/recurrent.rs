@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Error, Executor, Kernel, MatMut, MatRef,
     gemm::{check_len, check_shape},
+    memory,
     quant::{DynamicQuantizer, Engine},
 };
 
@@ -70,7 +71,7 @@ impl<const GATES: usize> Stack<GATES> {
                 hidden: Projection::new(w.hidden, w.hidden_bias, &config)?,
             })
         });
-        let cells = cells.collect::<Result<Vec<_>, Error>>()?;
+        let cells = memory::try_collected("weights of layers", cells)?;
         let kernel = config.chosen_kernel()?;
         Ok(Self { cells, directions, inputs, hidden, quantizer: config.quantizer(kernel), kernel })
     }

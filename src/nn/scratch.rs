@@ -31,7 +31,9 @@ impl Size {
     /// Bytes, at any alignment, with as many behind them for a product.
     pub fn total(self, product: usize) -> Result<usize, Error> {
         let overflow = Error::SizeOverflow { what: "workspace", rows: self.0, cols: 1 };
-        self.0.checked_add(product).and_then(|bytes| bytes.checked_add(ALIGN - 1)).ok_or(overflow)
+        let bytes = self.0.checked_add(product).and_then(|bytes| bytes.checked_add(ALIGN - 1));
+        // No slice is larger.
+        bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(overflow)
     }
 }
 

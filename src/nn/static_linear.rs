@@ -125,7 +125,7 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace(&self, m: usize) -> Result<Workspace, Error> {
-        Workspace::try_with_size(self.workspace_size(m)?)
+        Workspace::with_size(self.workspace_size(m)?)
     }
 
     /// Computes `out`, M x outputs, from `x`, M x inputs. Allocates nothing.

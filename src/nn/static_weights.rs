@@ -1,6 +1,6 @@
 //! Weights and outputs of static layers: quantized once, with everything that a sum needs on its way out.
 
-use alloc::{borrow::ToOwned, vec::Vec};
+use alloc::vec::Vec;
 use core::{
     marker::PhantomData,
     ops::{Range, RangeInclusive},
@@ -10,6 +10,7 @@ use super::{StaticConfig, static_config::Target};
 use crate::{
     Broadcast, Error, Gemm, MAX_SAFE_K, Operand, Output, OutputElement, PackedRhs,
     gemm::{Bias, Kind, check_len, check_scales},
+    memory,
     quant::{Grouping, ParamList, Scheme},
 };
 
@@ -46,8 +47,8 @@ impl StaticWeights {
         let params = match config.weight_scales {
             Some(scales) => {
                 check_scales("weight scale", &scales, outputs)?;
-                let scales = scales.as_slice().to_owned();
-                ParamList { zero_points: alloc::vec![0; scales.len()], scales }
+                let scales = memory::copied("weight scales", scales.as_slice())?;
+                ParamList { zero_points: memory::zeroed("weight scales", scales.len(), 1)?, scales }
             }
             None => {
                 let mut params = ParamList::fit(grouping, config.levels, Scheme::Symmetric, weights)?;
@@ -60,7 +61,7 @@ impl StaticWeights {
                 params
             }
         };
-        let mut values = alloc::vec![0i8; weights.len()];
+        let mut values = memory::zeroed("weights", outputs, size)?;
         params.quantizer(grouping).levels(config.levels).quantize(weights, &mut values)?;
         Ok(Self { values, scales: params.scales })
     }
@@ -73,7 +74,8 @@ impl StaticWeights {
         let overflow = Error::SizeOverflow { what: "weights", rows: outputs, cols: size };
         check_len("weights", weights.len(), outputs.checked_mul(size).ok_or(overflow)?)?;
         check_scales("weight scale", &scales, outputs)?;
-        Ok(Self { values: weights.to_owned(), scales: scales.as_slice().to_owned() })
+        let values = memory::copied("weights", weights)?;
+        Ok(Self { values, scales: memory::copied("weight scales", scales.as_slice())? })
     }
 }
 
@@ -159,7 +161,7 @@ impl<T: OutputElement> StaticOutput<T> {
                 if let Some(index) = (0..outputs).find(|&i| !safe(i).contains(&bias[i].into())) {
                     return Err(Error::Bias { index, value: bias[index].into() });
                 }
-                OwnedBias::I32(bias.to_owned())
+                OwnedBias::I32(memory::copied("bias", bias)?)
             }
             StaticBias::Real(bias) => {
                 check_len("bias", bias.len(), outputs)?;
@@ -171,14 +173,15 @@ impl<T: OutputElement> StaticOutput<T> {
                 // A channel whose weights are next to nothing, pruned or folded away, has sums of tiny steps. The cast saturates.
                 match (0..outputs).find(|&i| !safe(i).contains(&(steps(i) as i64))) {
                     None if !config.float_bias => {
-                        OwnedBias::I32((0..outputs).map(|i| steps(i) as i32).collect())
+                        OwnedBias::I32(memory::collected("bias", (0..outputs).map(|i| steps(i) as i32))?)
                     }
                     Some(index) if matches!(config.target, Target::Sums) => {
                         return Err(Error::Bias { index, value: bias[index].into() });
                     }
-                    _ => OwnedBias::F32(
-                        bias.iter().map(|&b| (f64::from(b) / config.divisor()) as f32).collect(),
-                    ),
+                    _ => {
+                        let real = |&b: &f32| (f64::from(b) / config.divisor()) as f32;
+                        OwnedBias::F32(memory::collected("bias", bias.iter().map(real))?)
+                    }
                 }
             }
         };
@@ -186,7 +189,7 @@ impl<T: OutputElement> StaticOutput<T> {
             Target::Sums => Vec::new(),
             Target::Real { .. } | Target::Bytes { .. } => {
                 let scale = |&scale: &f32| (sum_step(config, scale) / config.divisor()) as f32;
-                weights.scales.iter().map(scale).collect()
+                memory::collected("output scales", weights.scales.iter().map(scale))?
             }
         };
         let output = Self { target: config.target, scales, bias, element: PhantomData };
@@ -201,15 +204,20 @@ impl<T: OutputElement> StaticOutput<T> {
     }
 
     /// Puts parameters in another order: channel `at` gets those of channel `from(at)`.
-    pub fn reorder(&mut self, outputs: usize, from: impl Fn(usize) -> usize) {
-        fn permuted<P: Copy>(values: &mut Vec<P>, outputs: usize, from: &impl Fn(usize) -> usize) {
+    pub fn reorder(&mut self, outputs: usize, from: impl Fn(usize) -> usize) -> Result<(), Error> {
+        fn permuted<P: Copy>(
+            values: &mut Vec<P>,
+            outputs: usize,
+            from: &impl Fn(usize) -> usize,
+        ) -> Result<(), Error> {
             if values.len() == outputs {
-                *values = (0..outputs).map(|at| values[from(at)]).collect();
+                *values = memory::collected("output channels", (0..outputs).map(|at| values[from(at)]))?;
             }
+            Ok(())
         }
-        permuted(&mut self.scales, outputs, &from);
+        permuted(&mut self.scales, outputs, &from)?;
         match &mut self.bias {
-            OwnedBias::None => {}
+            OwnedBias::None => Ok(()),
             OwnedBias::I32(bias) => permuted(bias, outputs, &from),
             OwnedBias::F32(bias) => permuted(bias, outputs, &from),
         }

@@ -79,7 +79,8 @@ impl Row {
         let Rows { x, shape, zeros } = image;
         let (rows, cols) = (&self.window.height, &self.window.width);
         let padding = Tap { ptr: zeros.as_ptr(), step: 0 };
-        let step = if count > 1 { cols.stride * shape.channels } else { 0 };
+        // An image without rows may be as wide as numbers go: its step is not taken.
+        let step = if count > 1 { cols.stride.wrapping_mul(shape.channels) } else { 0 };
         for (u, taps) in taps.chunks_exact_mut(cols.size).enumerate() {
             let Some(row) = rows.pixel(y, u, shape.height) else {
                 taps.fill(padding);

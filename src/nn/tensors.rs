@@ -9,7 +9,7 @@ use alloc::{
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::{Config, Embedding, Gru, Linear, Lstm, RecurrentWeights};
-use crate::{Error, MatRef};
+use crate::{Error, MatRef, memory};
 
 /// A [safetensors] file: named tensors, as `safetensors.torch.save_file(model.state_dict(), path)` writes them.
 ///
@@ -34,7 +34,11 @@ use crate::{Error, MatRef};
 ///
 /// [safetensors]: https://huggingface.co/docs/safetensors
 #[derive(Debug)]
-pub struct Tensors<'a>(SafeTensors<'a>);
+pub struct Tensors<'a> {
+    tensors: SafeTensors<'a>,
+    /// Bytes of the file.
+    size: usize,
+}
 
 /// A tensor as f32.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +86,28 @@ pub enum LoadError {
         /// Its name.
         name: String,
     },
+    /// A tensor without values of a shape that only a larger file could hold: what is made of it would have the size of its
+    /// shape.
+    #[error(
+        "tensor `{name}`: it has no values, and an axis of its shape {found:?} is longer than the file, {size} bytes"
+    )]
+    Empty {
+        /// Its name.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Bytes of the file.
+        size: usize,
+    },
+    /// A tensor that there is no memory for.
+    #[error("tensor `{name}`: {error}")]
+    Memory {
+        /// Its name.
+        name: String,
+        /// [`Error::SizeOverflow`].
+        #[source]
+        error: Error,
+    },
     /// Weights that do not make a layer.
     #[error("layer `{name}`: {error}")]
     Layer {
@@ -99,21 +125,25 @@ impl<'a> Tensors<'a> {
     /// # Errors
     /// [`LoadError::Format`].
     pub fn new(file: &'a [u8]) -> Result<Self, LoadError> {
-        Ok(Self(SafeTensors::deserialize(file)?))
+        Ok(Self { tensors: SafeTensors::deserialize(file)?, size: file.len() })
     }
 
     /// The names of all tensors, in no order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.names().into_iter()
+        self.tensors.names().into_iter()
     }
 
     /// A tensor by its name; f16 and bf16 become f32 exactly, f64 rounded.
     ///
     /// # Errors
-    /// [`LoadError::Missing`], [`LoadError::Values`].
+    /// [`LoadError::Missing`], [`LoadError::Values`], [`LoadError::Empty`], [`LoadError::Memory`].
     pub fn get(&self, name: &str) -> Result<Tensor, LoadError> {
-        let view = self.0.tensor(name).map_err(|_| LoadError::Missing { name: name.into() })?;
-        let data = view.data();
+        let view = self.tensors.tensor(name).map_err(|_| LoadError::Missing { name: name.into() })?;
+        let (data, shape) = (view.data(), view.shape());
+        // With values, no axis is longer than the file by itself.
+        if shape.iter().any(|&axis| axis > self.size) {
+            return Err(LoadError::Empty { name: name.into(), found: shape.to_vec(), size: self.size });
+        }
         let values = match view.dtype() {
             Dtype::F16 => values(data, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
             Dtype::BF16 => values(data, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
@@ -126,7 +156,9 @@ impl<'a> Tensors<'a> {
                 });
             }
         };
-        Ok(Tensor { values, shape: view.shape().to_vec() })
+        let shape = memory::copied("shape", shape);
+        let tensor = values.and_then(|values| Ok(Tensor { values, shape: shape? }));
+        tensor.map_err(|error| LoadError::Memory { name: name.into(), error })
     }
 
     /// `nn.Linear`: `weight`, outputs x inputs, and `bias`, if there is one.
@@ -194,7 +226,8 @@ impl<'a> Tensors<'a> {
                     false => Ok(None),
                 };
                 let biases = (bias("bias_ih")?, bias("bias_hh")?);
-                cells.push((input, hidden, biases));
+                let made = memory::push("layers", &mut cells, (input, hidden, biases));
+                made.map_err(|error| LoadError::Layer { name: module.into(), error })?;
             }
         }
         let weights = cells.iter().map(|(input, hidden, (input_bias, hidden_bias))| {
@@ -205,12 +238,12 @@ impl<'a> Tensors<'a> {
                 hidden_bias: hidden_bias.as_deref(),
             })
         });
-        let weights: Result<Vec<_>, Error> = weights.collect();
+        let weights = memory::try_collected("layers", weights);
         made(module, weights.and_then(|weights| make(&weights, bidirectional)))
     }
 
     fn has(&self, name: &str) -> bool {
-        self.0.tensor(name).is_ok()
+        self.tensors.tensor(name).is_ok()
     }
 
     fn matrix(&self, module: &str, name: &str) -> Result<Tensor, LoadError> {
@@ -246,8 +279,8 @@ impl Tensor {
     }
 }
 
-fn values<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    data.as_chunks().0.iter().map(|&bytes| value(bytes)).collect()
+fn values<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> f32) -> Result<Vec<f32>, Error> {
+    memory::collected("values", data.as_chunks().0.iter().map(|&bytes| value(bytes)))
 }
 
 fn path(module: &str, name: &str) -> String {

@@ -6,7 +6,7 @@ use crate::{
     gemm::{check_len, check_scales},
 };
 #[cfg(feature = "alloc")]
-use alloc::vec::Vec;
+use {crate::memory, alloc::vec::Vec};
 
 /// A table of 16 values, which a nibble chooses from: `r = scale * entry[code]`.
 ///
@@ -68,7 +68,7 @@ impl Codebook {
     /// its neighbourhood. With groups, fit the values divided by the scales of their groups.
     ///
     /// # Errors
-    /// [`Error::NothingObserved`] for no values, [`Error::NonFinite`].
+    /// [`Error::NothingObserved`] for no values, [`Error::NonFinite`], [`Error::SizeOverflow`].
     #[cfg(feature = "alloc")]
     pub fn fit(values: &[f32]) -> Result<Self, Error> {
         if values.is_empty() {
@@ -77,19 +77,22 @@ impl Codebook {
         if let Some(index) = values.iter().position(|x| !x.is_finite()) {
             return Err(Error::NonFinite { what: "value", index, value: values[index] });
         }
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f32::total_cmp);
-        let mut before: Vec<f64> = Vec::with_capacity(sorted.len() + 1);
+        let mut sorted = memory::copied("values", values)?;
+        sorted.sort_unstable_by(f32::total_cmp);
+        let mut before: Vec<f64> = memory::room("values", sorted.len() + 1, 1)?;
         before.push(0.0);
         for (i, &x) in sorted.iter().enumerate() {
             before.push(before[i] + f64::from(x));
         }
         // From the quantiles of all values, and from those of the different ones: where one value is most of the data, the
         // first start has it many times. Up to 16 different values are the table that the second start is.
-        let quantiles = Self(core::array::from_fn(|i| sorted[(2 * i + 1) * (sorted.len() - 1) / 32]));
-        let mut distinct = sorted.clone();
+        let at = |values: &[f32], part: usize, of: u64| {
+            values[(part as u64 * (values.len() - 1) as u64 / of) as usize]
+        };
+        let quantiles = Self(core::array::from_fn(|i| at(&sorted, 2 * i + 1, 32)));
+        let mut distinct = memory::copied("values", &sorted)?;
         distinct.dedup();
-        let spread = Self(core::array::from_fn(|i| distinct[i * (distinct.len() - 1) / 15]));
+        let spread = Self(core::array::from_fn(|i| at(&distinct, i, 15)));
         let [a, b] = [quantiles, spread].map(|start| start.improved(&sorted, &before));
         let error = |table: &Self| -> f64 {
             let thresholds = table.thresholds();
@@ -123,7 +126,7 @@ impl Codebook {
                 }
             }
             // A mean that was rounded may pass one that stayed.
-            next.0.sort_by(f32::total_cmp);
+            next.0.sort_unstable_by(f32::total_cmp);
             if next == table {
                 break;
             }
@@ -150,7 +153,7 @@ impl Codebook {
             0.0 => 1.0,
             max => max,
         };
-        Ok(ranges.into_iter().map(scale).collect())
+        memory::collected("scales", ranges.into_iter().map(scale))
     }
 
     /// The code of the entry nearest to `x`, the lower of two equally near. NaN takes the code of 0.

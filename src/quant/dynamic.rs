@@ -7,7 +7,7 @@ use super::{
     engine::{Engine, How, Steps, Values},
 };
 #[cfg(feature = "alloc")]
-use alloc::vec::Vec;
+use {crate::memory, alloc::vec::Vec};
 
 use crate::{
     Broadcast, Error, Kernel, Lhs, MatRef, Operand,
@@ -115,13 +115,15 @@ impl DynamicQuantizer {
         real: MatRef<R>,
         buffers: &'b mut DynamicBuffers<T>,
     ) -> Result<Lhs<'b, T>, Error> {
-        let elements = elements(real.rows(), real.cols())?;
-        let params = self.params(real.rows());
-        buffers.values.resize(elements, bytemuck::Zeroable::zeroed());
-        buffers.scales.resize(params, 0.0);
-        buffers.zero_points.resize(params, 0);
-        buffers.row_sums.resize(real.rows(), 0);
+        let (m, k) = (real.rows(), real.cols());
         let DynamicBuffers { values, scales, zero_points, row_sums } = buffers;
+        memory::resize("quantized values", values, m, k)?;
+        memory::resize("scales", scales, self.params(m), 1)?;
+        memory::resize("zero points", zero_points, self.params(m), 1)?;
+        memory::resize("row sums", row_sums, m, 1)?;
+        if k == 0 {
+            return self.no_columns(m);
+        }
         self.quantize_into(real, values, scales, zero_points, row_sums)
     }
 
@@ -144,9 +146,15 @@ impl DynamicQuantizer {
         check_len("scales", scales.len(), self.params(m))?;
         check_len("zero points", zero_points.len(), self.params(m))?;
         check_len("row sums", row_sums.len(), m)?;
-        let levels = self.levels.unwrap_or(Levels::of::<T>());
-        levels.check::<T>()?;
+        let levels = self.levels_of::<T>()?;
         let engine = Engine::new(self.kernel)?;
+        if k == 0 {
+            let (scale, zero_point) = self.fit(levels, ZERO)?;
+            scales.fill(scale);
+            zero_points.fill(zero_point);
+            row_sums.fill(0);
+            return self.no_columns(m);
+        }
 
         if !self.per_row {
             let range = self.tensor_range(engine, &real)?;
@@ -190,6 +198,19 @@ impl DynamicQuantizer {
     #[must_use]
     pub fn params(&self, m: usize) -> usize {
         if self.per_row { m } else { 1 }
+    }
+
+    fn levels_of<T: Operand>(&self) -> Result<Levels, Error> {
+        let levels = self.levels.unwrap_or(Levels::of::<T>());
+        levels.check::<T>()?;
+        Ok(levels)
+    }
+
+    /// Rows without values, however many: all are alike, and none is looked at.
+    fn no_columns<T: Operand>(&self, m: usize) -> Result<Lhs<'static, T>, Error> {
+        Engine::new(self.kernel)?;
+        let (scale, zero_point) = self.fit(self.levels_of::<T>()?, ZERO)?;
+        Ok(Lhs::new(MatRef::row_major(&[], m, 0)?).scale(scale).zero_point(zero_point))
     }
 
     fn fit(&self, levels: Levels, range: Interval) -> Result<(f32, i32), Error> {

@@ -5,6 +5,7 @@ use crate::{Broadcast, Error, Operand, gemm::check_scales};
 #[cfg(feature = "alloc")]
 use {
     super::{Grouping, Quantizer, engine::Engine},
+    crate::memory,
     alloc::vec::Vec,
 };
 
@@ -170,7 +171,24 @@ impl ParamList {
         let ranges = group_ranges(&grouping, "value", values)?;
         // A group without values (a shape with a 0) has the range of nothing: 0.
         let zero = Interval { min: 0.0, max: 0.0 };
-        ranges.into_iter().map(|range| QParams::new(levels, scheme, range.unwrap_or(zero))).collect()
+        Self::collected(ranges.iter().map(|range| QParams::new(levels, scheme, range.unwrap_or(zero))))
+    }
+
+    /// The parameters of each group, or the first error.
+    pub(super) fn collected(
+        params: impl ExactSizeIterator<Item = Result<QParams, Error>>,
+    ) -> Result<Self, Error> {
+        let count = params.len();
+        let mut all = Self {
+            scales: memory::room("channels or groups", count, 1)?,
+            zero_points: memory::room("channels or groups", count, 1)?,
+        };
+        for params in params {
+            let QParams { scale, zero_point } = params?;
+            all.scales.push(scale);
+            all.zero_points.push(zero_point);
+        }
+        Ok(all)
     }
 
     /// A quantizer with these parameters.
@@ -178,27 +196,6 @@ impl ParamList {
     pub fn quantizer<T: Operand>(&self, grouping: Grouping) -> Quantizer<'_, T> {
         Quantizer::new(grouping, &self.scales, &self.zero_points)
     }
-}
-
-#[cfg(feature = "alloc")]
-impl FromIterator<QParams> for ParamList {
-    fn from_iter<I: IntoIterator<Item = QParams>>(params: I) -> Self {
-        let (scales, zero_points) = params.into_iter().map(|p| (p.scale, p.zero_point)).unzip();
-        Self { scales, zero_points }
-    }
-}
-
-/// As many copies of a value. A shape with a 0 may have any number of channels: more than memory holds are an error.
-#[cfg(feature = "alloc")]
-pub(super) fn filled<T: Clone>(value: T, count: usize) -> Result<Vec<T>, Error> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(count).map_err(|_| Error::SizeOverflow {
-        what: "channels or groups",
-        rows: count,
-        cols: size_of::<T>(),
-    })?;
-    all.resize(count, value);
-    Ok(all)
 }
 
 /// The range of each group; `None` where it has no values.
@@ -209,7 +206,8 @@ pub(super) fn group_ranges(
     values: &[f32],
 ) -> Result<Vec<Option<Interval>>, Error> {
     let engine = Engine::new(None)?;
-    let mut ranges: Vec<Option<Interval>> = filled(None, grouping.count())?;
+    // A shape with a 0 may have any number of channels: more than memory holds are an error.
+    let mut ranges: Vec<Option<Interval>> = memory::filled("channels or groups", None, grouping.count())?;
     let mut join = |at: usize, new: Interval| ranges[at] = Some(ranges[at].map_or(new, |old| old.join(new)));
     grouping.runs(values.len(), |elements, params| {
         let start = elements.start;

@@ -100,7 +100,7 @@ fn forward(quantized: &QuantizedNetwork, x: &[f32]) -> Vec<f32> {
 }
 
 fn calibrated(network: &Network, x: &[f32]) -> Vec<NodeParams> {
-    let mut calibration = network.calibrate(&MinMax::new());
+    let mut calibration = network.calibrate(&MinMax::new()).unwrap();
     calibration.observe(x).unwrap();
     calibration.params().unwrap()
 }
@@ -200,7 +200,7 @@ fn reports_say_what_hurts() -> Result<(), Error> {
 #[test]
 fn every_calibrator() -> Result<(), Error> {
     fn db(network: &Network, x: &[f32], observer: &(impl Observer + Clone)) -> Result<f64, Error> {
-        let mut calibration = network.calibrate(observer);
+        let mut calibration = network.calibrate(observer)?;
         // A batch at a time, and the same as all at once but for who weighs batches.
         x.chunks(4 * network.inputs()).try_for_each(|batch| calibration.observe(batch))?;
         let report = calibration.convert(NetworkConfig::default())?.report(network, x)?;
@@ -228,7 +228,7 @@ fn every_calibrator() -> Result<(), Error> {
     assert!((found[0] - found[2]).abs() < 1e-9, "minimum and maximum, found in two ways: {found:?}");
 
     // Batches of any size give the same.
-    let mut calibration = network.calibrate(&MinMax::new());
+    let mut calibration = network.calibrate(&MinMax::new())?;
     x.chunks(network.inputs()).try_for_each(|example| calibration.observe(example))?;
     assert_eq!(calibration.params()?, calibrated(&network, &x));
     Ok(())
@@ -269,7 +269,7 @@ fn mistakes_are_errors() -> Result<(), Error> {
 
     // Observing.
     let config = NetworkConfig::default();
-    let mut calibration = network.calibrate(&MinMax::new());
+    let mut calibration = network.calibrate(&MinMax::new())?;
     assert_eq!(calibration.convert(config).unwrap_err(), Error::NothingObserved);
     assert!(matches!(calibration.observe(&x[1..]), Err(Error::Shape { .. })));
     let mut bad = x.clone();
@@ -282,11 +282,11 @@ fn mistakes_are_errors() -> Result<(), Error> {
     assert_eq!(calibration.params()?, params);
     // Finite, but not for long.
     other.linear(Node::INPUT, 1, new(&[4.0]), none)?;
-    let mut loud = other.calibrate(&MinMax::new());
+    let mut loud = other.calibrate(&MinMax::new())?;
     assert!(matches!(loud.observe(&[3e38]), Err(Error::NonFinite { what: "output of a node", .. })));
     assert_eq!(loud.params().unwrap_err(), Error::NothingObserved);
     bad[7] = f32::INFINITY;
-    network.calibrate(&MinMax::new().non_finite(NonFinite::Ignore)).observe(&bad)?;
+    network.calibrate(&MinMax::new().non_finite(NonFinite::Ignore))?.observe(&bad)?;
 
     // Converting.
     let convert = |params: &[NodeParams]| network.convert(params, config).map(|_| ());

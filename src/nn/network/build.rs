@@ -1,11 +1,12 @@
 //! Putting a network together.
 
-use alloc::{borrow::ToOwned, vec, vec::Vec};
+use alloc::vec::Vec;
 
 use super::{Activation, Kind, Layer, Network, Node, Op, Trained};
 use crate::{
     Error,
     gemm::{check_len, check_shape},
+    memory,
     nn::{BatchNorm, Filters, Nhwc, Window, fold_batch_norm, pool},
 };
 
@@ -61,14 +62,14 @@ impl<'a> Weights<'a> {
         let mut bias = match self.bias {
             Some(bias) => {
                 check_len("bias", bias.len(), outputs)?;
-                bias.to_owned()
+                memory::copied("bias", bias)?
             }
-            None => vec![0.0; outputs],
+            None => memory::zeroed("bias", outputs, 1)?,
         };
         if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
             return Err(Error::Bias { index, value: bias[index].into() });
         }
-        let mut values = self.values.to_owned();
+        let mut values = memory::copied("weights", self.values)?;
         if let Some(norm) = &self.norm {
             fold_batch_norm(&mut values, &mut bias, norm)?;
         }
@@ -151,8 +152,9 @@ impl Network {
             }
             let Nhwc { height, width, channels, .. } = op.shape;
             let pixels = height * width;
+            let mut trained = memory::zeroed("weights", 1, size)?;
             for row in weights.chunks_exact_mut(size) {
-                let trained = row.to_owned();
+                trained.copy_from_slice(row);
                 for (i, w) in row.iter_mut().enumerate() {
                     *w = trained[i % channels * pixels + i / channels];
                 }
@@ -202,7 +204,7 @@ impl Network {
         let shape = self.op(input)?.shape;
         let window = window.unwrap_or(Window::new(shape.height, shape.width));
         window.check()?;
-        pool::taps(&window)?;
+        window.taps()?;
         self.push(layer, [input.0; 2], pool::pooled(&window, shape)?, Activation::None)
     }
 
@@ -224,7 +226,7 @@ impl Network {
         activation: Activation,
     ) -> Result<Node, Error> {
         shape.elements()?;
-        self.nodes.push(Op { layer, inputs, shape, activation });
+        memory::push("nodes", &mut self.nodes, Op { layer, inputs, shape, activation })?;
         Ok(Node(self.nodes.len() - 1))
     }
 }

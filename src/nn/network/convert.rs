@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Error, Kernel, MatRef, OutputElement,
     gemm::check_len,
+    memory,
     nn::{
         Add, AveragePool, Conv2d, DepthwiseConv2d, MaxPool, StaticConfig, StaticLinear,
         static_config::Activated,
@@ -105,7 +106,7 @@ impl Network {
         check_len("parameters of nodes", params.len(), self.nodes.len())?;
         let kernel = config.kernel.map_or_else(Kernel::best, Ok)?;
         kernel.check_available()?;
-        let mut steps: Vec<Step> = Vec::with_capacity(self.nodes.len());
+        let mut steps: Vec<Step> = memory::room("nodes", self.nodes.len(), 1)?;
         for (index, (op, params)) in self.nodes.iter().zip(params).enumerate() {
             let of = |input: usize| steps.get(op.inputs[input]).map_or(params.output, |step| step.params);
             let convert = Convert { op, params, config, kernel };
@@ -135,7 +136,7 @@ impl Network {
             let (inputs, shape) = (op.inputs, op.shape);
             steps.push(Step { layer, inputs, shape, params: output, name: op.layer.name() });
         }
-        Ok(QuantizedNetwork::new(steps, kernel))
+        QuantizedNetwork::new(steps, kernel)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Layers in f32: what calibration observes and quantization is compared with. Plain loops, channels innermost, which compilers
 //! turn into vector code.
 
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 
 use super::{Layer, Network, Op, Trained};
 use crate::{
-    Error,
+    Error, memory,
     nn::{Filters, Nhwc, Window, pool},
 };
 
@@ -16,14 +16,10 @@ impl Network {
         let (x, shape) = (&before[a][..], Nhwc { batch, ..self.nodes[a].shape });
         let out = Nhwc { batch, ..op.shape };
         let len = out.elements()?;
-        let mut y = Vec::new();
-        let overflow =
-            Error::SizeOverflow { what: "output of a node", rows: batch, cols: len / batch.max(1) };
-        y.try_reserve_exact(len).map_err(|_| overflow)?;
-        y.resize(len, 0.0);
+        let mut y = memory::zeroed("output of a node", batch, len / batch.max(1))?;
         match &op.layer {
             Layer::Input | Layer::Flatten => y.copy_from_slice(x),
-            Layer::Filters(trained) => convolve(x, shape, trained, out, &mut y),
+            Layer::Filters(trained) => convolve(x, shape, trained, out, &mut y)?,
             Layer::Add => {
                 y.iter_mut().zip(x.iter().zip(&before[b])).for_each(|(y, (a, b))| *y = a + b);
             }
@@ -49,13 +45,13 @@ impl Network {
 }
 
 /// A convolution. Weights are put in the order taps, input channels, output channels first.
-fn convolve(x: &[f32], shape: Nhwc, trained: &Trained, out: Nhwc, y: &mut [f32]) {
+fn convolve(x: &[f32], shape: Nhwc, trained: &Trained, out: Nhwc, y: &mut [f32]) -> Result<(), Error> {
     let Trained { filters: Filters { inputs, outputs, groups, window }, ref weights, ref bias, .. } =
         *trained;
     let (depth, wide) = (inputs / groups, outputs / groups);
     let (rows, cols) = (window.height, window.width);
     let taps = rows.size * cols.size;
-    let mut ordered = vec![0.0; weights.len()];
+    let mut ordered = memory::zeroed("weights", weights.len(), 1)?;
     for (o, filter) in weights.chunks_exact(depth * taps).enumerate() {
         for (c, filter) in filter.chunks_exact(taps).enumerate() {
             filter.iter().enumerate().for_each(|(t, &w)| ordered[(t * depth + c) * outputs + o] = w);
@@ -83,6 +79,7 @@ fn convolve(x: &[f32], shape: Nhwc, trained: &Trained, out: Nhwc, y: &mut [f32])
             }
         }
     }
+    Ok(())
 }
 
 fn average(x: &[f32], shape: Nhwc, window: &Window, count_padding: bool, out: Nhwc, y: &mut [f32]) {

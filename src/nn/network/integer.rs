@@ -9,6 +9,7 @@ use super::{
 use crate::{
     Error, Executor, Kernel, MatMut, MatRef, OutputElement, Sequential, Workspace,
     gemm::check_shape,
+    memory,
     nn::{
         Add, AveragePool, Conv2d, DepthwiseConv2d, MaxPool, Nhwc, StaticLinear,
         scratch::{Carver, Size},
@@ -148,14 +149,14 @@ pub(super) enum Values<'a> {
 }
 
 impl QuantizedNetwork {
-    pub(super) fn new(steps: Vec<Step>, kernel: Kernel) -> Self {
+    pub(super) fn new(steps: Vec<Step>, kernel: Kernel) -> Result<Self, Error> {
         let output = |step: &Step| Output {
             inputs: step.inputs,
             size: step.bytes(),
             alias: matches!(step.layer, Integer::Flatten),
         };
-        let outputs: Vec<Output> = steps.iter().map(output).collect();
-        Self { slots: Slots::new(&outputs), steps, kernel }
+        let outputs = memory::collected("nodes", steps.iter().map(output))?;
+        Ok(Self { slots: Slots::new(&outputs)?, steps, kernel })
     }
 
     /// Values of an example.
@@ -213,7 +214,7 @@ impl QuantizedNetwork {
     /// # Errors
     /// As [`QuantizedNetwork::workspace_size`].
     pub fn workspace(&self, batch: usize) -> Result<Workspace, Error> {
-        Workspace::try_with_size(self.workspace_size(batch)?)
+        Workspace::with_size(self.workspace_size(batch)?)
     }
 
     /// Bytes of scratch that the outputs of nodes take for so many examples.

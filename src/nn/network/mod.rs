@@ -28,12 +28,12 @@ pub use {
 };
 
 use super::{Filters, Nhwc, Window};
-use crate::{Error, gemm::check_shape};
+use crate::{Error, gemm::check_shape, memory};
 
 /// A network of f32 layers, to be quantized as a whole (post-training static quantization).
 ///
 /// ```
-/// use i8gemm::{Workspace, nn::{Activation, Filters, Network, NetworkConfig, Node, Weights, Window}};
+/// use i8gemm::nn::{Activation, Filters, Network, NetworkConfig, Node, Weights, Window};
 /// use i8gemm::quant::{Calibrator, Histogram};
 /// // 4 x 4 pixels; a convolution with a shortcut around another one, an average, and two scores.
 /// let filters = Filters::new(1, 2, Window::new(3, 3).padding(1, 1));
@@ -48,12 +48,12 @@ use crate::{Error, gemm::check_shape};
 ///
 /// // Observe, calibrate, convert.
 /// let data = wave(16 * 8); // 8 examples
-/// let mut calibration = net.calibrate(&Histogram::new(Calibrator::Mse));
+/// let mut calibration = net.calibrate(&Histogram::new(Calibrator::Mse))?;
 /// calibration.observe(&data)?;
 /// let quantized = calibration.convert(NetworkConfig::default())?;
 ///
 /// // Integers throughout; forward allocates nothing.
-/// let mut scratch = Workspace::with_size(quantized.workspace_size(8)?);
+/// let mut scratch = quantized.workspace(8)?;
 /// let mut scores = [0.0; 16];
 /// quantized.forward(&data, &mut scores, &mut scratch)?;
 ///
@@ -207,9 +207,12 @@ impl Network {
     /// As [`Network::forward`].
     pub fn activations(&self, x: &[f32]) -> Result<Vec<Vec<f32>>, Error> {
         let batch = batch_of(x.len(), self.inputs())?;
-        let mut all: Vec<Vec<f32>> = Vec::with_capacity(self.nodes.len());
+        let mut all: Vec<Vec<f32>> = memory::room("nodes", self.nodes.len(), 1)?;
         for op in &self.nodes {
-            let y = if let Layer::Input = op.layer { x.to_vec() } else { self.compute(op, batch, &all)? };
+            let y = match op.layer {
+                Layer::Input => memory::copied("x", x)?,
+                _ => self.compute(op, batch, &all)?,
+            };
             all.push(y);
         }
         Ok(all)

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::{Network, NetworkConfig, NodeParams, QuantizedNetwork};
+use super::{Network, NetworkConfig, NodeParams, Op, QuantizedNetwork};
 use crate::{
-    Error,
+    Error, memory,
     quant::{Engine, Levels, Observer, QParams, Scheme},
 };
 
@@ -21,10 +21,13 @@ impl Network {
     /// [`MinMax`](crate::quant::MinMax), [`MovingAverage`](crate::quant::MovingAverage), or a
     /// [`Histogram`](crate::quant::Histogram) with one of the [`Calibrator`](crate::quant::Calibrator)s: percentile, least squared
     /// error, least divergence.
-    #[must_use]
-    pub fn calibrate<O: Observer + Clone>(&self, observer: &O) -> Calibration<'_, O> {
-        let observers = self.nodes.iter().map(|op| (!op.layer.keeps_params()).then(|| observer.clone()));
-        Calibration { network: self, observers: observers.collect() }
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] when there is not as much memory.
+    pub fn calibrate<O: Observer + Clone>(&self, observer: &O) -> Result<Calibration<'_, O>, Error> {
+        let copy = |op: &Op| (!op.layer.keeps_params()).then(|| observer.try_clone()).transpose();
+        let observers = memory::try_collected("observers", self.nodes.iter().map(copy))?;
+        Ok(Calibration { network: self, observers })
     }
 }
 
@@ -34,7 +37,8 @@ impl<O: Observer> Calibration<'_, O> {
     /// # Errors
     /// [`Error::Shape`] when `x` is not a whole number of examples; [`Error::NonFinite`] for NaN or infinity in `x`, unless the
     /// observer ignores them, and in the output of a node for finite `x`; the observer's own; the errors of
-    /// [`Kernel::best`](crate::Kernel::best). Nothing has been taken in then.
+    /// [`Kernel::best`](crate::Kernel::best). Nothing has been taken in then. [`Error::SizeOverflow`] for want of memory; some nodes
+    /// may have taken in theirs then.
     pub fn observe(&mut self, x: &[f32]) -> Result<(), Error> {
         let outputs = self.network.activations(x)?;
         let engine = Engine::new(None)?;
@@ -60,7 +64,7 @@ impl<O: Observer> Calibration<'_, O> {
     /// # Errors
     /// [`Error::NothingObserved`]; the observer's own.
     pub fn params(&self) -> Result<Vec<NodeParams>, Error> {
-        let mut all: Vec<NodeParams> = Vec::with_capacity(self.observers.len());
+        let mut all: Vec<NodeParams> = memory::room("nodes", self.observers.len(), 1)?;
         for (op, observer) in self.network.nodes.iter().zip(&self.observers) {
             let output = match observer {
                 Some(observer) => observer.qparams(Levels::U8, Scheme::Affine)?,

@@ -1,6 +1,6 @@
 //! What quantization costs, layer by layer.
 
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Error, Sequential, Workspace,
     gemm::{check_len, check_shape},
+    memory,
     nn::Nhwc,
 };
 
@@ -68,7 +69,7 @@ impl QuantizedNetwork {
     ///
     /// # Errors
     /// [`Error::Length`], [`Error::Shape`] for a network of other nodes, and for an `x` that is not a whole number of examples;
-    /// [`Error::NonFinite`] for NaN or infinity in `x`.
+    /// [`Error::NonFinite`] for NaN or infinity in `x`; [`Error::SizeOverflow`].
     pub fn report(&self, network: &Network, x: &[f32]) -> Result<Report, Error> {
         check_len("nodes of the network", network.nodes.len(), self.steps.len())?;
         for (op, step) in network.nodes.iter().zip(&self.steps) {
@@ -80,8 +81,8 @@ impl QuantizedNetwork {
         crate::quant::Engine::new(Some(self.kernel()))?.finite_extent("x", x)?;
         let expected = network.activations(x)?;
         let batch = super::batch_of(x.len(), self.inputs())?;
-        let mut layers = Vec::with_capacity(self.steps.len());
-        let mut out = vec![0.0; batch * self.outputs()];
+        let mut layers = memory::room("nodes", self.steps.len(), 1)?;
+        let mut out = memory::zeroed("out", batch, self.outputs())?;
         let mut scratch = self.workspace(batch)?;
         self.run(&Sequential, x, &mut out, &mut scratch, |index, values| {
             let (step, expected) = (&self.steps[index], &expected[index]);
@@ -104,25 +105,24 @@ impl QuantizedNetwork {
         let shape = self.input_shape(step, batch);
         let quantized = step.inputs.map(|input| {
             let real = &expected[input];
-            let mut bytes = vec![0u8; real.len()];
+            let mut bytes = memory::zeroed("input of a node", real.len(), 1)?;
             self.steps[input].quantizer(self.kernel()).quantize(real, &mut bytes).map(|()| bytes)
         });
         let [a, b] = quantized;
         let (a, b) = (a?, b?);
-        let values = batch * step.values();
-        let mut scratch = Workspace::try_with_size(step.workspace_size(shape, &Sequential)?)?;
+        let mut scratch = Workspace::with_size(step.workspace_size(shape, &Sequential)?)?;
         if let Integer::Last(_) = step.layer {
-            let mut real = vec![0.0; values];
+            let mut real = memory::zeroed("output of a node", batch, step.values())?;
             step.run(&Sequential, [&a, &b], shape, &mut [], &mut real, &mut scratch)?;
             return Ok(real);
         }
-        let mut bytes = vec![0u8; values];
+        let mut bytes = memory::zeroed("output of a node", batch, step.values())?;
         step.run(&Sequential, [&a, &b], shape, &mut bytes, &mut [], &mut scratch)?;
         self.real(step, &bytes)
     }
 
     fn real(&self, step: &Step, bytes: &[u8]) -> Result<Vec<f32>, Error> {
-        let mut real = vec![0.0; bytes.len()];
+        let mut real = memory::zeroed("output of a node", bytes.len(), 1)?;
         step.quantizer(self.kernel()).dequantize(bytes, &mut real)?;
         Ok(real)
     }

@@ -1,7 +1,9 @@
 //! Where the outputs of nodes lie: as few buffers as the lives of the outputs allow.
 
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 use core::ops::Range;
+
+use crate::{Error, memory};
 
 /// Every slot starts at a multiple of this.
 const ALIGN: usize = 64;
@@ -26,10 +28,14 @@ pub(super) struct Output {
 
 impl Slots {
     /// In the order in which nodes run. A slot is free for others once the last node that reads it has run.
-    pub fn new(outputs: &[Output]) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn new(outputs: &[Output]) -> Result<Self, Error> {
+        let what = "nodes";
         // The node whose slot a node's output lies in, and the last node that reads it.
-        let mut owners: Vec<usize> = Vec::with_capacity(outputs.len());
-        let mut last: Vec<usize> = (0..outputs.len()).collect();
+        let mut owners: Vec<usize> = memory::room(what, outputs.len(), 1)?;
+        let mut last = memory::collected(what, 0..outputs.len())?;
         for (index, output) in outputs.iter().enumerate() {
             owners.push(if output.alias { owners[output.inputs[0]] } else { index });
             for input in output.inputs.into_iter().filter(|&input| input < index) {
@@ -41,10 +47,10 @@ impl Slots {
             last[owner] = outputs.len();
         }
 
-        let mut sizes: Vec<usize> = Vec::new();
+        let mut sizes: Vec<usize> = memory::room(what, outputs.len(), 1)?;
         // The node that holds each slot.
-        let mut held: Vec<Option<usize>> = Vec::new();
-        let mut slots = vec![0; outputs.len()];
+        let mut held: Vec<Option<usize>> = memory::room(what, outputs.len(), 1)?;
+        let mut slots: Vec<usize> = memory::zeroed(what, outputs.len(), 1)?;
         for (index, output) in outputs.iter().enumerate() {
             if output.alias {
                 slots[index] = slots[owners[index]];
@@ -70,7 +76,7 @@ impl Slots {
                 }
             }
         }
-        Self { sizes, slots }
+        Ok(Self { sizes, slots })
     }
 
     /// Bytes of all slots; `None` if they overflow.
@@ -92,6 +98,8 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     /// Outputs that are alive at the same time lie apart.
@@ -110,7 +118,7 @@ mod tests {
                 let size = if alias { outputs[inputs[0]].size } else { 1 + below(9) };
                 outputs.push(Output { inputs, size, alias });
             }
-            let slots = Slots::new(&outputs);
+            let slots = Slots::new(&outputs).unwrap();
             let mut owners: Vec<usize> = (0..outputs.len()).collect();
             let mut memory = vec![usize::MAX; slots.total(100).unwrap()];
             for (index, output) in outputs.iter().enumerate() {
@@ -138,7 +146,8 @@ mod tests {
     fn a_chain_takes_two() {
         let chain = |i: usize| Output { inputs: [i.saturating_sub(1); 2], size: 64, alias: false };
         let outputs: Vec<Output> = (0..9).map(chain).collect();
-        assert_eq!(Slots::new(&outputs).total(1), Some(128));
-        assert_eq!(Slots::new(&outputs).total(usize::MAX / 64), None);
+        let slots = Slots::new(&outputs).unwrap();
+        assert_eq!(slots.total(1), Some(128));
+        assert_eq!(slots.total(usize::MAX / 64), None);
     }
 }

@@ -1,8 +1,7 @@
 //! Least Kullback-Leibler divergence between a histogram and what quantization makes of it, in the two forms in use.
 
-use alloc::{vec, vec::Vec};
-
 use super::{BINS, Interval, Levels, Points};
+use crate::{Error, memory};
 
 /// The narrowest range tried, in bins.
 const NARROWEST: usize = 128;
@@ -13,19 +12,20 @@ fn half_levels(levels: Levels) -> usize {
 }
 
 /// TensorRT's form: of magnitudes, bins `0..i` spread over the levels, what lies beyond added to the last.
-pub fn tensor_rt(points: &Points, levels: Levels) -> Interval {
+pub fn tensor_rt(points: &Points, levels: Levels) -> Result<Interval, Error> {
     let amax = points.range.max_abs();
-    let histogram = points.uniform_abs(BINS, Interval { min: 0.0, max: amax });
-    let mut bins: Vec<f64> = histogram.counts.iter().map(|&count| count as f64).collect();
+    let histogram = points.uniform_abs(BINS, Interval { min: 0.0, max: amax })?;
+    let mut bins = memory::collected("bins", histogram.counts.iter().map(|&count| count as f64))?;
     // The peak at 0 says nothing about clipping.
     bins[0] = bins[1];
     let total: f64 = bins.iter().sum();
     if total == 0.0 {
         // Everything was in the first bin.
-        return points.range;
+        return Ok(points.range);
     }
     let levels = half_levels(levels);
-    let (mut sums, mut filled) = (vec![0.0; levels], vec![0u32; levels]);
+    let mut sums = memory::zeroed::<f64>("levels", levels, 1)?;
+    let mut filled = memory::zeroed::<u32>("levels", levels, 1)?;
     let mut best = (f64::INFINITY, BINS);
     let mut inside: f64 = bins[..NARROWEST - 1].iter().sum();
     for i in NARROWEST..=BINS {
@@ -53,25 +53,28 @@ pub fn tensor_rt(points: &Points, levels: Levels) -> Interval {
         }
     }
     let max = histogram.edges[best.1];
-    Interval { min: -max, max }
+    Ok(Interval { min: -max, max })
 }
 
 /// ONNX Runtime's form: a window around 0, of whose bins as many go to each level; what is left over goes to the last.
-pub fn onnx_runtime(points: &Points, levels: Levels) -> Interval {
+pub fn onnx_runtime(points: &Points, levels: Levels) -> Result<Interval, Error> {
     let amax = points.range.max_abs();
-    let histogram = points.uniform(BINS, Interval { min: -amax, max: amax });
-    let counts: Vec<i64> = histogram.counts.iter().map(|&count| count as i64).collect();
+    let histogram = points.uniform(BINS, Interval { min: -amax, max: amax })?;
+    let counts = memory::collected("bins", histogram.counts.iter().map(|&count| count as i64))?;
+    let [mut p_counts, mut q_counts] = [memory::zeroed("bins", BINS, 1)?, memory::zeroed("bins", BINS, 1)?];
+    let mut shares = [memory::zeroed("bins", BINS, 1)?, memory::zeroed("bins", BINS, 1)?];
     let levels = half_levels(levels);
     let zero = BINS / 2;
     let mut best: Option<(f32, usize, usize)> = None;
     for half in levels / 2..=zero {
         let (start, end) = (zero - half, (zero + half + 1).min(BINS));
         let window = &counts[start..end];
-        let mut p = window.to_vec();
+        let (p, q) = (&mut p_counts[..window.len()], &mut q_counts[..window.len()]);
+        p.copy_from_slice(window);
+        q.fill(0);
         let last = p.len() - 1;
         p[0] += counts[..start].iter().sum::<i64>();
         p[last] += counts[end..].iter().sum::<i64>();
-        let mut q = vec![0; p.len()];
         let merged = window.len() / levels;
         for level in 0..levels {
             let bins = level * merged..(level + 1) * merged;
@@ -85,46 +88,46 @@ pub fn onnx_runtime(points: &Points, levels: Levels) -> Interval {
                 q[bins].fill(sum / filled);
             }
         }
-        let divergence = match (smooth(&p), smooth(&q)) {
-            (Some(p), Some(q)) => divergence(&p, &q),
-            _ => f32::INFINITY,
+        let [p_shares, q_shares] = shares.each_mut().map(|shares| &mut shares[..window.len()]);
+        let divergence = if smooth(p, p_shares) && smooth(q, q_shares) {
+            divergence(p_shares, q_shares)
+        } else {
+            f32::INFINITY
         };
         if best.is_none_or(|(least, ..)| divergence < least) {
             best = Some((divergence, start, end));
         }
     }
     match best {
-        Some((_, start, end)) => Interval { min: histogram.edges[start], max: histogram.edges[end] },
-        None => points.range,
+        Some((_, start, end)) => Ok(Interval { min: histogram.edges[start], max: histogram.edges[end] }),
+        None => Ok(points.range),
     }
 }
 
-/// Gives empty bins a little, taken from the others, in f32; `None` when all are empty.
-fn smooth(counts: &[i64]) -> Option<Vec<f32>> {
+/// Gives empty bins a little, taken from the others, in f32; `false` when all are empty.
+fn smooth(counts: &[i64], smoothed: &mut [f32]) -> bool {
     const LITTLE: f64 = 1e-4;
     let empty = counts.iter().filter(|count| **count == 0).count();
     let filled = counts.len() - empty;
     if filled == 0 {
-        return None;
+        return false;
     }
     let taken = (LITTLE * empty as f64 / filled as f64) as f32;
-    let smoothed = |&count: &i64| if count == 0 { LITTLE as f32 } else { count as f32 - taken };
-    Some(counts.iter().map(smoothed).collect())
+    for (smoothed, &count) in smoothed.iter_mut().zip(counts) {
+        *smoothed = if count == 0 { LITTLE as f32 } else { count as f32 - taken };
+    }
+    true
 }
 
-/// Of two distributions, normalised here. Where several windows are about as good, the original's rounding decides: shares and
-/// sums are f32, sums in NumPy's order.
-fn divergence(p: &[f32], q: &[f32]) -> f32 {
+/// Of two distributions, normalised here; the terms of the sum take the place of the first. Where several windows are about as
+/// good, the original's rounding decides: shares and sums are f32, sums in NumPy's order.
+fn divergence(p: &mut [f32], q: &[f32]) -> f32 {
     let (p_sum, q_sum) = (pairwise_sum(p), pairwise_sum(q));
-    let terms: Vec<f32> = p
-        .iter()
-        .zip(q)
-        .map(|(p, q)| {
-            let (p, q) = (f64::from(p / p_sum), f64::from(q / q_sum));
-            (p * libm::log(p / q)) as f32
-        })
-        .collect();
-    pairwise_sum(&terms)
+    for (p, q) in p.iter_mut().zip(q) {
+        let (share, q) = (f64::from(*p / p_sum), f64::from(q / q_sum));
+        *p = (share * libm::log(share / q)) as f32;
+    }
+    pairwise_sum(p)
 }
 
 /// The sum as NumPy takes it: halves are summed by themselves, down to 128 values in eight chains.

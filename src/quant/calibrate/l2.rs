@@ -1,23 +1,20 @@
 //! PyTorch's HistogramObserver: the range narrowed until the squared error rises.
 
-use alloc::vec::Vec;
-
 use super::{BINS, Interval, Levels, Points};
+use crate::{Error, memory};
 
 /// Share of the values that each step gives up on one side.
 const STEP: f64 = 1e-5;
 
-pub fn range(points: &Points, levels: Levels) -> Interval {
+pub fn range(points: &Points, levels: Levels) -> Result<Interval, Error> {
     let (min, max) = (f64::from(points.range.min), f64::from(points.range.max));
-    let counts = points.uniform(BINS, points.range).counts;
+    let counts = points.uniform(BINS, points.range)?.counts;
     let mut passed = 0;
-    let up_to: Vec<u64> = counts
-        .iter()
-        .map(|count| {
-            passed += count;
-            passed
-        })
-        .collect();
+    let sums = counts.iter().map(|count| {
+        passed += count;
+        passed
+    });
+    let up_to = memory::collected("bins", sums)?;
     let total = passed as f64;
     let bin = (max - min) / BINS as f64;
     let targets = f64::from(levels.steps() + 1);
@@ -50,7 +47,7 @@ pub fn range(points: &Points, levels: Levels) -> Interval {
         least = error;
         (start, end) = next;
     }
-    Interval { min: (min + bin * start as f64) as f32, max: (min + bin * (end + 1) as f64) as f32 }
+    Ok(Interval { min: (min + bin * start as f64) as f32, max: (min + bin * (end + 1) as f64) as f32 })
 }
 
 /// The squared error of quantizing bins `start..=end` to `targets` values in the middle of as many equal parts, the counts

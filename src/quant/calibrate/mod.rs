@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 pub use error::Quality;
 
 use super::{Interval, Levels, Scheme};
-use crate::Error;
+use crate::{Error, memory};
 
 /// How a range is chosen from what a [`Histogram`](super::Histogram) has observed.
 ///
@@ -69,11 +69,11 @@ impl Calibrator {
         }
         let chosen = match self {
             Self::MinMax => all,
-            Self::Percentile(percent) => percentile::range(points, percent, scheme),
-            Self::HistogramL2 => l2::range(points, levels),
+            Self::Percentile(percent) => percentile::range(points, percent, scheme)?,
+            Self::HistogramL2 => l2::range(points, levels)?,
             Self::Mse => error::search(points, levels, scheme),
-            Self::KlTensorRt => kl::tensor_rt(points, levels),
-            Self::KlOnnxRuntime => kl::onnx_runtime(points, levels),
+            Self::KlTensorRt => kl::tensor_rt(points, levels)?,
+            Self::KlOnnxRuntime => kl::onnx_runtime(points, levels)?,
         };
         // A band far from 0 that is narrower than a bin may have been cut off as a whole: what is left lies between it and 0.
         let apart = chosen.max < all.min || chosen.min > all.max;
@@ -119,10 +119,16 @@ pub(super) struct Uniform {
 }
 
 impl Points {
-    /// Of finite values in ascending order inside `range`.
-    pub fn new(range: Interval, points: impl Iterator<Item = (f32, u64)>) -> Self {
-        let (mut values, mut before) = (Vec::new(), alloc::vec![Moments::default()]);
+    /// Of at most `most` finite values in ascending order inside `range`.
+    pub fn new(
+        range: Interval,
+        most: usize,
+        points: impl Iterator<Item = (f32, u64)>,
+    ) -> Result<Self, Error> {
+        let what = "observed values";
+        let (mut values, mut before) = (memory::room(what, most, 1)?, memory::room(what, most + 1, 1)?);
         let mut total = Moments::default();
+        before.push(total);
         for (x, count) in points {
             let (value, weight) = (f64::from(x), count as f64);
             total.count += count;
@@ -131,7 +137,7 @@ impl Points {
             values.push(x);
             before.push(total);
         }
-        Self { range, values, before }
+        Ok(Self { range, values, before })
     }
 
     fn total(&self) -> Moments {
@@ -143,12 +149,12 @@ impl Points {
     }
 
     /// Counts of the values in bins over a range that holds them all and is not of one value.
-    pub fn uniform(&self, bins: usize, range: Interval) -> Uniform {
+    pub fn uniform(&self, bins: usize, range: Interval) -> Result<Uniform, Error> {
         Uniform::new(bins, range, self.counted())
     }
 
     /// Counts of the magnitudes.
-    pub fn uniform_abs(&self, bins: usize, range: Interval) -> Uniform {
+    pub fn uniform_abs(&self, bins: usize, range: Interval) -> Result<Uniform, Error> {
         Uniform::new(bins, range, self.counted().map(|(x, count)| (x.abs(), count)))
     }
 
@@ -161,19 +167,20 @@ impl Points {
 impl Uniform {
     /// Edges and bins as NumPy's `histogram` has them for f32: edges rounded to f32, a value in the bin whose edges it lies
     /// between, the last bin closed on both sides.
-    fn new(bins: usize, range: Interval, points: impl Iterator<Item = (f32, u64)>) -> Self {
+    fn new(bins: usize, range: Interval, points: impl Iterator<Item = (f32, u64)>) -> Result<Self, Error> {
         let Interval { min, max } = range;
         let width = max - min;
         let step = width / bins as f32;
-        let mut edges: Vec<f32> = if width.is_finite() {
-            (0..=bins).map(|i| i as f32 * step + min).collect()
+        let mut edges: Vec<f32> = memory::room("edges of bins", bins + 1, 1)?;
+        if width.is_finite() {
+            edges.extend((0..bins).map(|i| i as f32 * step + min));
         } else {
             // Wider than f32, where NumPy refuses.
             let step = (f64::from(max) - f64::from(min)) / bins as f64;
-            (0..=bins).map(|i| (i as f64 * step + f64::from(min)) as f32).collect()
-        };
-        edges[bins] = max;
-        let mut counts = alloc::vec![0; bins];
+            edges.extend((0..bins).map(|i| (i as f64 * step + f64::from(min)) as f32));
+        }
+        edges.push(max);
+        let mut counts = memory::zeroed("bins", bins, 1)?;
         let width = f64::from(max) - f64::from(min);
         for (x, count) in points {
             let guess = (f64::from(x) - f64::from(min)) / width * bins as f64;
@@ -185,7 +192,7 @@ impl Uniform {
             }
             counts[bin] += count;
         }
-        Self { counts, edges }
+        Ok(Self { counts, edges })
     }
 
     pub fn total(&self) -> u64 {

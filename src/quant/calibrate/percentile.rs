@@ -1,24 +1,25 @@
 //! Percentile calibration as ONNX Runtime defines it.
 
 use super::{BINS, Interval, Points, Scheme, Uniform};
+use crate::Error;
 
 /// The range that holds `percent` of the values.
-pub fn range(points: &Points, percent: f64, scheme: Scheme) -> Interval {
+pub fn range(points: &Points, percent: f64, scheme: Scheme) -> Result<Interval, Error> {
     let amax = points.range.max_abs();
     match scheme {
         Scheme::Symmetric => {
             let min = points.min_abs();
             if min == amax {
-                return points.range;
+                return Ok(points.range);
             }
-            let histogram = points.uniform_abs(BINS, Interval { min, max: amax });
+            let histogram = points.uniform_abs(BINS, Interval { min, max: amax })?;
             let max = histogram.quantile(percent / 100.0);
-            Interval { min: -max, max }
+            Ok(Interval { min: -max, max })
         }
         Scheme::Affine => {
-            let histogram = points.uniform(BINS, Interval { min: -amax, max: amax });
+            let histogram = points.uniform(BINS, Interval { min: -amax, max: amax })?;
             let cut = (100.0 - percent) / 200.0;
-            Interval { min: histogram.quantile(cut), max: histogram.quantile(1.0 - cut) }
+            Ok(Interval { min: histogram.quantile(cut), max: histogram.quantile(1.0 - cut) })
         }
     }
 }

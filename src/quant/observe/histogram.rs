@@ -1,10 +1,10 @@
 //! The distribution of what was observed, in constant memory and the same for every way the data came.
 
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 
 use super::{Interval, Levels, NonFinite, Observer, Scheme, join};
 use crate::{
-    Error,
+    Error, memory,
     quant::{Calibrator, QParams, Quality, calibrate::Points},
 };
 
@@ -122,7 +122,7 @@ impl Histogram {
     /// The range by a method of the caller's choice.
     ///
     /// # Errors
-    /// [`Error::NothingObserved`]; [`Error::Parameter`] for a percentile outside 0..=100.
+    /// [`Error::NothingObserved`]; [`Error::Parameter`] for a percentile outside 0..=100; [`Error::SizeOverflow`] for want of memory.
     pub fn calibrate(&self, method: Calibrator, levels: Levels, scheme: Scheme) -> Result<Interval, Error> {
         method.range(&self.points()?, levels, scheme)
     }
@@ -130,7 +130,7 @@ impl Histogram {
     /// What quantizing to these levels with these parameters does to what was observed.
     ///
     /// # Errors
-    /// [`Error::NothingObserved`], [`Error::Scale`].
+    /// [`Error::NothingObserved`], [`Error::Scale`]; [`Error::SizeOverflow`] for want of memory.
     pub fn quality(&self, params: QParams, levels: Levels) -> Result<Quality, Error> {
         let points = self.points()?;
         if !(params.scale > 0.0 && params.scale.is_finite()) {
@@ -152,7 +152,7 @@ impl Histogram {
             return Err(Error::SizeOverflow { what: "bins", rows: bins, cols: 1 });
         }
         let points = self.points()?;
-        Ok(points.uniform(bins, points.range).counts)
+        Ok(points.uniform(bins, points.range)?.counts)
     }
 
     /// Everything observed as numbers with counts, in ascending order.
@@ -160,24 +160,24 @@ impl Histogram {
         let HistogramState { observed, values, exponent, bins, zeros, .. } = &self.0;
         let range = observed.ok_or(Error::NothingObserved)?;
         if bins.is_empty() {
-            let mut values = values.clone();
-            values.sort_by(f32::total_cmp);
-            return Ok(Points::new(range, values.into_iter().map(|x| (x, 1))));
+            let mut values = memory::copied("observed values", values)?;
+            values.sort_unstable_by(f32::total_cmp);
+            return Points::new(range, values.len(), values.iter().map(|&x| (x, 1)));
         }
         let width = libm::exp2(f64::from(exponent - HALF.trailing_zeros() as i32));
         let centre = |i: usize| (((i as f64 - f64::from(HALF)) + 0.5) * width) as f32;
-        let point = |(i, &count): (usize, &u64)| (centre(i).clamp(range.min, range.max), count);
-        let (below, above) = bins.split_at(HALF as usize);
-        let above = above.iter().enumerate().map(|(i, count)| point((i + HALF as usize, count)));
-        let mut above = above.collect::<Vec<_>>();
-        // The first bin from 0 on holds the zeros too.
-        above[0].1 -= zeros;
-        let points = below.iter().enumerate().map(point).chain([(0.0, *zeros)]).chain(above);
-        Ok(Points::new(range, points.filter(|(_, count)| *count > 0)))
+        let middle = HALF as usize;
+        let point = |i: usize| {
+            // The first bin from 0 on holds the zeros too.
+            let count = if i == middle { bins[i] - zeros } else { bins[i] };
+            (centre(i).clamp(range.min, range.max), count)
+        };
+        let points = (0..middle).map(point).chain([(0.0, *zeros)]).chain((middle..BINS).map(point));
+        Points::new(range, BINS + 1, points.filter(|(_, count)| *count > 0))
     }
 
-    /// Counts finite values whose magnitude is at most that of `range`.
-    fn add(&mut self, values: &[f32], range: Interval) {
+    /// Counts finite values whose magnitude is at most that of `range`. Nothing changes after an error.
+    fn add(&mut self, values: &[f32], range: Interval) -> Result<(), Error> {
         let state = &mut self.0;
         let finite = values.iter().copied().filter(|x| x.is_finite());
         if state.bins.is_empty() {
@@ -189,13 +189,14 @@ impl Histogram {
                 let held = state.values.len() + new;
                 if held > state.values.capacity() {
                     let room = held.max(2 * state.values.capacity()).min(EXACT);
-                    state.values.reserve_exact(room - state.values.len());
+                    let overflow = |_| Error::SizeOverflow { what: "observed values", rows: room, cols: 1 };
+                    state.values.try_reserve_exact(room - state.values.len()).map_err(overflow)?;
                 }
                 state.values.extend(finite);
-                return;
+                return Ok(());
             }
+            state.bins = memory::zeroed("bins", BINS, 1)?;
             state.exponent = MIN_EXPONENT;
-            state.bins = vec![0; BINS];
             let kept = core::mem::take(&mut state.values);
             if let Some(range) = state.observed {
                 state.widen(range);
@@ -204,6 +205,7 @@ impl Histogram {
         }
         state.widen(range);
         state.bin(finite);
+        Ok(())
     }
 }
 
@@ -252,7 +254,7 @@ fn exponent_above(magnitude: f32) -> i32 {
 impl Observer for Histogram {
     fn observe(&mut self, values: &[f32]) -> Result<(), Error> {
         let Some(range) = self.0.non_finite.range(values)? else { return Ok(()) };
-        self.add(values, range);
+        self.add(values, range)?;
         let ignored = if self.0.non_finite == NonFinite::Ignore {
             values.iter().filter(|x| !x.is_finite()).count()
         } else {
@@ -273,13 +275,13 @@ impl Observer for Histogram {
             return Err(Error::State { what: "more values than can be counted" });
         }
         if other.0.bins.is_empty() {
-            self.add(&other.0.values, range);
+            self.add(&other.0.values, range)?;
         } else {
             let (state, theirs) = (&mut self.0, &other.0);
             if state.bins.is_empty() {
+                state.bins = memory::copied("bins", &theirs.bins)?;
+                (state.exponent, state.zeros) = (theirs.exponent, theirs.zeros);
                 let kept = core::mem::take(&mut state.values);
-                (state.bins, state.exponent, state.zeros) =
-                    (theirs.bins.clone(), theirs.exponent, theirs.zeros);
                 if let Some(range) = state.observed {
                     state.widen(range);
                     state.bin(kept.into_iter());
@@ -297,6 +299,20 @@ impl Observer for Histogram {
         self.0.count += other.0.count;
         self.0.observed = join(self.0.observed, Some(range));
         Ok(())
+    }
+
+    fn try_clone(&self) -> Result<Self, Error> {
+        let HistogramState { calibrator, non_finite, count, observed, exponent, zeros, .. } = self.0;
+        Ok(Self(HistogramState {
+            calibrator,
+            non_finite,
+            count,
+            observed,
+            values: memory::copied("observed values", &self.0.values)?,
+            exponent,
+            bins: memory::copied("bins", &self.0.bins)?,
+            zeros,
+        }))
     }
 
     fn range(&self, levels: Levels, scheme: Scheme) -> Result<Interval, Error> {

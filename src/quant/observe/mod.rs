@@ -59,6 +59,17 @@ pub trait Observer {
     where
         Self: Sized;
 
+    /// A copy. Observers whose copies take memory of their own say how they ask for it.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] when there is not as much memory.
+    fn try_clone(&self) -> Result<Self, Error>
+    where
+        Self: Clone,
+    {
+        Ok(self.clone())
+    }
+
     /// The range to quantize.
     ///
     /// # Errors

@@ -3,10 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Levels, NonFinite, Observer, Scheme};
-use crate::{
-    Error,
-    quant::{ParamList, qparams::filled},
-};
+use crate::{Error, memory, quant::ParamList};
 
 /// One observer for each channel of tensors whose sizes before the channel axis may vary, as a batch does. The memory of
 /// one observer for each channel.
@@ -44,7 +41,12 @@ impl<O: Observer + Clone> PerChannel<O> {
         if channels.checked_mul(inner).is_none() {
             return Err(Error::SizeOverflow { what: "channels", rows: channels, cols: inner });
         }
-        Ok(Self { observers: filled(observer, channels)?, inner, non_finite: NonFinite::Error })
+        let mut observers = memory::room("channels", channels, 1)?;
+        for _ in 1..channels {
+            observers.push(observer.try_clone()?);
+        }
+        observers.push(observer);
+        Ok(Self { observers, inner, non_finite: NonFinite::Error })
     }
 
     /// What to do with NaN and infinities, instead of what the observers themselves would do: they see finite values only.
@@ -56,7 +58,8 @@ impl<O: Observer + Clone> PerChannel<O> {
     /// Takes in whole rows of `channels * inner` values.
     ///
     /// # Errors
-    /// [`Error::Length`] when the values are not whole rows; as [`Observer::observe`].
+    /// [`Error::Length`] when the values are not whole rows; as [`Observer::observe`], but that after [`Error::SizeOverflow`] some
+    /// channels may have taken in theirs.
     pub fn observe(&mut self, values: &[f32]) -> Result<(), Error> {
         /// Values gathered at a time from channels whose elements are too few to be handed over one run after the other.
         const PART: usize = 256;
@@ -69,25 +72,25 @@ impl<O: Observer + Clone> PerChannel<O> {
         }
         // Nothing is taken in unless all of it can be.
         self.non_finite.range(values)?;
-        let mut gathered = Vec::with_capacity(PART + self.inner.min(PART));
+        let mut gathered = [0.0; 2 * PART];
         for (channel, observer) in self.observers.iter_mut().enumerate() {
             let runs = values.chunks(row).map(|row| &row[channel * self.inner..][..self.inner]);
             if self.non_finite == NonFinite::Error && self.inner >= PART {
                 runs.into_iter().try_for_each(|run| observer.observe(run))?;
                 continue;
             }
-            for run in runs {
-                match self.non_finite {
-                    NonFinite::Error => gathered.extend_from_slice(run),
-                    NonFinite::Ignore => gathered.extend(run.iter().copied().filter(|x| x.is_finite())),
+            let mut held = 0;
+            for part in runs.flat_map(|run| run.chunks(PART)) {
+                for &x in part.iter().filter(|x| self.non_finite == NonFinite::Error || x.is_finite()) {
+                    gathered[held] = x;
+                    held += 1;
                 }
-                if gathered.len() >= PART {
-                    observer.observe(&gathered)?;
-                    gathered.clear();
+                if held >= PART {
+                    observer.observe(&gathered[..held])?;
+                    held = 0;
                 }
             }
-            observer.observe(&gathered)?;
-            gathered.clear();
+            observer.observe(&gathered[..held])?;
         }
         Ok(())
     }
@@ -110,7 +113,8 @@ impl<O: Observer + Clone> PerChannel<O> {
         }
         self.non_finite.check_same(other.non_finite)?;
         // All or nothing: a failure must not leave some channels merged.
-        let mut merged = self.observers.clone();
+        let copies = self.observers.iter().map(Observer::try_clone);
+        let mut merged = memory::try_collected("channels", copies)?;
         merged.iter_mut().zip(&other.observers).try_for_each(|(a, b)| a.merge(b))?;
         self.observers = merged;
         Ok(())
@@ -127,7 +131,7 @@ impl<O: Observer + Clone> PerChannel<O> {
     /// # Errors
     /// As [`Observer::range`].
     pub fn params(&self, levels: Levels, scheme: Scheme) -> Result<ParamList, Error> {
-        self.observers.iter().map(|observer| observer.qparams(levels, scheme)).collect()
+        ParamList::collected(self.observers.iter().map(|observer| observer.qparams(levels, scheme)))
     }
 
     /// [`PerChannel::params`] with scales of at least `eps`; see [`QParams::with_eps`](crate::quant::QParams::with_eps).
@@ -135,6 +139,7 @@ impl<O: Observer + Clone> PerChannel<O> {
     /// # Errors
     /// As [`Observer::qparams_with_eps`].
     pub fn params_with_eps(&self, levels: Levels, scheme: Scheme, eps: f32) -> Result<ParamList, Error> {
-        self.observers.iter().map(|observer| observer.qparams_with_eps(levels, scheme, eps)).collect()
+        let params = |observer: &O| observer.qparams_with_eps(levels, scheme, eps);
+        ParamList::collected(self.observers.iter().map(params))
     }
 }

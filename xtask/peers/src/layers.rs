@@ -77,7 +77,7 @@ pub fn with<R>(
         let pointwise = Conv2d::<u8, u8>::new(pointwise, &weights(inputs * outputs), None, config)?;
         let mut between = vec![0; x.len()];
         let mut scratch = pointwise.workspace(shape)?;
-        scratch.grow(depthwise.workspace_size(shape)?);
+        scratch.grow(depthwise.workspace_size(shape)?)?;
         let mut theirs = real::Block::new(gemm_f32, size, inputs, outputs);
         let ours = || {
             let shape = depthwise.forward(&x, shape, &mut between, &mut scratch)?;
