@@ -360,7 +360,7 @@ fn networks() {
                 let filters = Filters::new(K, N, Window::new(1, 1));
                 let between = net.conv2d(Node::INPUT, filters, Weights::new(weights), Activation::None)?;
                 net.linear(between, N, Weights::new(&identity), Activation::None)?;
-                let mut calibration = net.calibrate(&MinMax::new());
+                let mut calibration = net.calibrate(&MinMax::new())?;
                 calibration.observe(&identity)?;
                 let quantized = calibration.convert(config)?;
                 let mut y = [0.0; N * K];
