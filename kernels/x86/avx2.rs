@@ -25,7 +25,7 @@ use super::super::{
     layout::{self, padded},
     slices::slice_functions,
 };
-use super::{depthwise::Taps256, fetch_output_row, lanes256::Lanes256, sums};
+use super::{depthwise::Taps256, detect, fetch_output_row, lanes256::Lanes256, sums};
 
 /// Rows and panels of a tile that widens panels as it loads them.
 const MR: usize = 6;
@@ -67,18 +67,11 @@ const ALIGNED: u8 = 3;
 /// Steps of a turn of the hand-written loops.
 const TURN: usize = 4;
 
-pulp::simd_type! {
-    /// Proof that this CPU has AVX2.
-    struct Avx2 {
-        avx2: "avx2",
-    }
-}
-
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx2",
     instruction: "vpmaddwd + vpaddd, ymm",
-    is_available: Avx2::is_available,
+    is_available: detect::has_avx2,
     mr: MR,
     nr: NR,
     kr: KR,

@@ -23,7 +23,7 @@ use super::super::{
     layout,
     slices::slice_functions,
 };
-use super::{depthwise::Taps512, fetch_output_row, is_amd, lanes512::Lanes512, sums, tail_word};
+use super::{depthwise::Taps512, detect, fetch_output_row, lanes512::Lanes512, sums, tail_word};
 
 const KR: usize = 4;
 
@@ -32,26 +32,17 @@ const MR: usize = 8;
 /// Columns of a panel: one vector.
 const NR: usize = 16;
 
-pulp::simd_type! {
-    /// Proof that this CPU has AVX-512 with VNNI.
-    struct Avx512Vnni {
-        avx512f: "avx512f",
-        avx512bw: "avx512bw",
-        avx512vnni: "avx512vnni",
-    }
-}
-
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx512_vnni",
     instruction: "vpdpbusd, zmm",
-    is_available: Avx512Vnni::is_available,
+    is_available: detect::has_avx512_vnni,
     mr: MR,
     nr: NR,
     kr: KR,
     lhs: LhsFormat::Bytes { unsigned: true },
     offset: SumOffset::None,
-    flips_lhs: is_amd,
+    flips_lhs: detect::is_amd,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
     pack_lhs,

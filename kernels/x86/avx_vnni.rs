@@ -19,46 +19,17 @@ use super::super::{
     layout,
     slices::slice_functions,
 };
-use super::{depthwise::Taps256, lanes256::Lanes256, sums, tail_word};
+use super::{depthwise::Taps256, detect, lanes256::Lanes256, sums, tail_word};
 
 const MR: usize = 6;
 const NR: usize = 16;
 const KR: usize = 4;
 
-pulp::simd_type! {
-    /// Proof that this CPU has AVX2.
-    struct Avx2 {
-        avx2: "avx2",
-    }
-}
-
-/// Whether this CPU has AVX2 and AVX-VNNI. The feature tokens of the other kernels know no AVX-VNNI, so that bit is
-/// read here; AVX2 stands for the operating system saving ymm registers.
-fn is_available() -> bool {
-    Avx2::is_available() && avx_vnni_bit()
-}
-
-#[cfg(feature = "std")]
-fn avx_vnni_bit() -> bool {
-    std::arch::is_x86_feature_detected!("avxvnni")
-}
-
-/// CPUID leaf 7, subleaf 1, EAX bit 4.
-#[cfg(not(feature = "std"))]
-fn avx_vnni_bit() -> bool {
-    // SAFETY: every x86-64 CPU has the instruction; newer compilers know.
-    #[allow(unused_unsafe)]
-    unsafe {
-        cfg!(target_feature = "avxvnni")
-            || (__cpuid(0).eax >= 7 && __cpuid_count(7, 0).eax >= 1 && __cpuid_count(7, 1).eax >> 4 & 1 == 1)
-    }
-}
-
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx_vnni",
     instruction: "vpdpbusd, ymm",
-    is_available,
+    is_available: detect::has_avx_vnni,
     mr: MR,
     nr: NR,
     kr: KR,

@@ -4,29 +4,12 @@ pub(crate) mod avx2;
 pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
 mod depthwise;
+mod detect;
 mod lanes256;
 mod lanes512;
 mod sums;
 
 use super::epilogue::{End, TileEnd};
-
-/// Whether this is a CPU of AMD: those with AVX-512 have two ports for logic beside the two that multiply.
-fn is_amd() -> bool {
-    use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
-    // Asked once: under a hypervisor the instruction takes microseconds.
-    static ANSWER: AtomicU8 = AtomicU8::new(0);
-    match ANSWER.load(Relaxed) {
-        0 => {
-            // SAFETY: every x86-64 CPU has the instruction; newer compilers know.
-            #[allow(unused_unsafe)]
-            let id = unsafe { core::arch::x86_64::__cpuid(0) };
-            let is = [id.ebx, id.edx, id.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
-            ANSWER.store(if is { 2 } else { 1 }, Relaxed);
-            is
-        }
-        answer => answer == 2,
-    }
-}
 
 /// Fetches the lines that row `r` of a tile of `columns` columns will write. Where outputs are not aligned, the first line is not
 /// whole and left alone.

@@ -52,6 +52,9 @@ const AARCH64_WHOLE: (&str, &str) = ("max", "neon_i8mm");
 const AARCH64_CHOICES: [(&str, &str); 3] =
     [("cortex-a53", "neon_a53"), ("cortex-a76", "neon_dotprod"), ("max", "neon_i8mm")];
 
+/// Fails unless the kernel chosen without a pin is the one that the environment names.
+const CHOICE_TEST: &str = "the_kernel_chosen_is_the_expected_one";
+
 /// Emulated 32-bit CPUs with and without NEON.
 const ARMV7_CPU: &str = "cortex-a15";
 const ARMV7_CPU_WITHOUT_NEON: &str = "cortex-a15,neon=off";
@@ -68,6 +71,7 @@ pub fn all(quick: bool) -> Vec<Stage> {
         stages.push(Stage::new("debian", "Debian's toolchain and QEMU", |w, log| {
             debian::install(w, log, mca::PACKAGES)
         }));
+        stages.extend(unsaved_x86());
         stages.extend(emulated_x86());
         stages.extend(microcontrollers());
         stages.extend(aarch64());
@@ -245,13 +249,15 @@ fn aarch64() -> Vec<Stage> {
 }
 
 fn aarch64_choices() -> Stage {
-    const TEST: &str = "the_kernel_chosen_is_the_expected_one";
     Stage::new("aarch64-choices", "the kernel that each core gets, aarch64", |w, log| {
         for (cpu, kernel) in AARCH64_CHOICES {
             let mut command = aarch64_tests(w, KERNEL_TARGETS);
             debian::emulate(&mut command, cpu).env("I8GEMM_EXPECT_KERNEL", kernel).env_remove(PIN);
-            let output = log.check_tests(command.arg(TEST))?;
-            ensure!(output.contains(&format!("test {TEST} ... ok")), "{TEST} did not run on {cpu}");
+            let output = log.check_tests(command.arg(CHOICE_TEST))?;
+            ensure!(
+                output.contains(&format!("test {CHOICE_TEST} ... ok")),
+                "{CHOICE_TEST} did not run on {cpu}"
+            );
         }
         Ok(())
     })
@@ -347,6 +353,46 @@ fn emulated_x86() -> Option<Stage> {
     };
     Some(Stage::new("emulated-avx_vnni", "tests, vpdpbusd in software", action).on("avx_vnni", cpu_name()))
 }
+
+/// Without `std` the crate itself asks whether the operating system saves the registers of AVX2 and AVX-512. The kernel that it then
+/// finds must be the one that the standard library's detection finds here, and on an emulated CPU whose CPUID names AVX2 while nobody
+/// saves its registers, a portable one that runs.
+fn unsaved_x86() -> Option<Stage> {
+    const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+    let build = |w: &Workspace| {
+        let mut command = w.cargo();
+        command.args(["test", "-p", "i8gemm", "--no-default-features", "--features", "alloc"]);
+        command.args(["--test", "dispatch", "--test", "exact"]);
+        command
+    };
+    let chosen = move |w: &Workspace, log: &mut Log, kernel: &str, cpu: Option<&str>| {
+        let mut command = build(w);
+        if let Some(cpu) = cpu {
+            command.env(RUNNER, format!("qemu-x86_64-static -cpu {cpu}"));
+        }
+        command.env("I8GEMM_EXPECT_KERNEL", kernel);
+        let output = log.check_tests(command.arg(CHOICE_TEST))?;
+        ensure!(output.contains(&format!("test {CHOICE_TEST} ... ok")), "{CHOICE_TEST} did not run");
+        Ok(())
+    };
+    let action = move |w: &Workspace, log: &mut Log| {
+        chosen(w, log, Kernel::best()?.name(), None)?;
+        chosen(w, log, "avx2", Some("max"))?;
+        chosen(w, log, "portable", Some(UNSAVED))?;
+        // It runs: an instruction that nobody saves for would end the program here.
+        let mut command = build(w);
+        command.env(RUNNER, format!("qemu-x86_64-static -cpu {UNSAVED}")).env("QUICKCHECK_TESTS", "2");
+        log.check_tests(command.args(["--", "--skip", "environment"])).map(drop)
+    };
+    cfg!(all(target_arch = "x86_64", target_os = "linux")).then(|| {
+        Stage::new("unsaved", "registers that nobody saves, no std", action)
+            .on("portable", UNSAVED)
+            .needs("debian")
+    })
+}
+
+/// A CPU whose CPUID names AVX2 under an operating system that has not heard of it.
+const UNSAVED: &str = "max,-xsave";
 
 #[cfg(test)]
 mod tests {
