@@ -459,7 +459,8 @@ pub(super) struct EndF32;
 
 impl End for EndF32 {
     const BYTES: usize = 4;
-    /// The range, if there is one.
+    /// The range, if there is one. Its zeros are positive, so that zeros of either sign that meet them become the same on every
+    /// instruction set: see the order of operands in [`EndF32::store`].
     type Ready<V: Lanes> = Option<[V::F; 2]>;
 
     #[inline(always)]
@@ -482,7 +483,7 @@ impl End for EndF32 {
         unsafe {
             match ready {
                 Some([min, max]) => {
-                    Self::store_f32::<V, R, Q>(sums, end, |v| V::min_f(V::max_f(v, *min), *max))
+                    Self::store_f32::<V, R, Q>(sums, end, |v| V::min_f(*max, V::max_f(v, *min)))
                 }
                 None => Self::store_f32::<V, R, Q>(sums, end, |v| v),
             }

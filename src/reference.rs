@@ -21,7 +21,7 @@ use crate::{
 };
 use crate::{
     Error, FixedPoint, FixedRounding, Lhs, MatMut, Operand, Output, OutputElement, Rhs,
-    gemm::{Bias, Kind, check_shape},
+    gemm::{Bias, Kind, check_shape, positive_zeros},
     kernels::{
         gates::{TANH_CLAMP, TANH_P, TANH_Q},
         slices::random_key,
@@ -133,9 +133,10 @@ fn finish<T: OutputElement>(sum: i32, output: &Output<T>, row_scale: f32, n: usi
         Kind::I32 { accumulate: true } => T::from_i32(old.to_i32().wrapping_add(sum)),
         Kind::F32 { scales, min, max } => {
             let scale = row_scale * scales.at(n);
-            let value = sum as f32 * scale + bias_f32;
+            let product = sum as f32 * scale;
+            let value = if let Bias::F32(_) = output.bias { product + bias_f32 } else { product };
             let clamps = *min > f32::NEG_INFINITY || *max < f32::INFINITY;
-            T::from_f32(if clamps { value.max(*min).min(*max) } else { value })
+            T::from_f32(if clamps { clamp(value, positive_zeros([*min, *max])) } else { value })
         }
         Kind::HalfEven { scales, to } => {
             let rounded = half_even(sum, scales.at(n), bias_f32);
@@ -149,6 +150,12 @@ fn finish<T: OutputElement>(sum: i32, output: &Output<T>, row_scale: f32, n: usi
             T::from_i32(scaled.saturating_add(to.zero_point).clamp(to.min, to.max))
         }
     }
+}
+
+/// NaN and zeros of either sign, which the clamps of the standard library leave open, are decided here.
+fn clamp(value: f32, [min, max]: [f32; 2]) -> f32 {
+    let raised = if value > min { value } else { min };
+    if raised > max { max } else { raised }
 }
 
 /// `rint(f32(sum) * scale + bias)`, every operation rounded to nearest, ties to even; saturated to i32.

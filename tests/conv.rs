@@ -145,7 +145,7 @@ fn check<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug, L: Layer<A,
         let mut actual = vec![T::from_i32(99); len];
         let out = layer.run(&executor, &x, shape, &mut actual, &mut scratch).unwrap();
         assert_eq!(out, Nhwc::new(shape.batch, height, width, filters.outputs));
-        let at = (0..len).find(|&i| expected[i] != actual[i]);
+        let at = (0..len).find(|&i| common::bits(&expected[i]) != common::bits(&actual[i]));
         if let Some(at) = at {
             panic!(
                 "{kernel}: {case:?}, {threads} parts: element {at}: {:?}, not {:?}",

@@ -268,6 +268,30 @@ fn extreme_scales() {
                 compare(kernel, lhs, 2, rhs, 64, output.bias(&bias), Order::RowMajor).unwrap();
             }
         }
+        // A product of scales so small that products vanish: zeros keep their signs, with and without a bias of either zero, and
+        // between bounds that are zeros of either sign.
+        let bias: Vec<i32> = [-3, 0, 5].into_iter().cycle().take(64).collect();
+        let zeros: Vec<f32> = [0.0, -0.0].into_iter().cycle().take(64).collect();
+        let lhs = Lhs::new(MatRef::row_major(&x, 2, 1).unwrap()).scale(1e-30);
+        let rhs = Rhs::new(MatRef::row_major(&w, 1, 64).unwrap());
+        let infinite = f32::INFINITY;
+        let ranges = [
+            (-infinite, infinite),
+            (0.0, 6.0),
+            (-0.0, 6.0),
+            (-6.0, 0.0),
+            (-6.0, -0.0),
+            (-0.0, 0.0),
+            (0.0, -0.0),
+        ];
+        for scale in [1e-30, 1.0, 1e30] {
+            for (min, max) in ranges {
+                let output = Output::f32(scale).clamp(min, max);
+                compare(kernel, lhs, 2, rhs, 64, output, Order::RowMajor).unwrap();
+                compare(kernel, lhs, 2, rhs, 64, output.bias(&bias), Order::RowMajor).unwrap();
+                compare(kernel, lhs, 2, rhs, 64, output.bias_f32(&zeros), Order::RowMajor).unwrap();
+            }
+        }
         // An infinite product of scales: infinite outputs, and NaN for sums of 0 unless there is a clamp.
         let weights = PackedRhs::pack_for(kernel, MatRef::row_major(&[0i8, 1], 1, 2).unwrap()).unwrap();
         let lhs = Lhs::new(MatRef::row_major(&[1i8], 1, 1).unwrap()).scale(1e30);

@@ -11,7 +11,9 @@ mod workspace;
 
 #[cfg(feature = "alloc")]
 pub(crate) use output::Byte;
-pub(crate) use output::{Bias, Kind, check_broadcast, check_len, check_scales, check_zero_points};
+pub(crate) use output::{
+    Bias, Kind, check_broadcast, check_len, check_scales, check_zero_points, positive_zeros,
+};
 pub use output::{FixedRounding, Output};
 pub use pack::{PackedRhs, Rhs};
 #[cfg(feature = "alloc")]

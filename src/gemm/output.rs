@@ -109,7 +109,8 @@ impl<'a> Output<'a, i32> {
 }
 
 impl<'a> Output<'a, f32> {
-    /// `f32(s) * (lhs scale[m] * scale[n]) + f32 bias[n]`, every operation rounded to nearest even. The scale of `lhs`
+    /// `f32(s) * (lhs scale[m] * scale[n]) + f32 bias[n]`, every operation rounded to nearest even; nothing is added without an
+    /// f32 bias, so a negative sum whose product is too small for f32 gives -0.0. The scale of `lhs`
     /// comes with [`Lhs::scale`](crate::Lhs::scale) and is 1 if not given. Should the product of two scales overflow, a sum of 0
     /// is NaN, of whatever bits the CPU makes.
     #[must_use]
@@ -117,7 +118,8 @@ impl<'a> Output<'a, f32> {
         Self::new(Kind::F32 { scales: scales.into(), min: f32::NEG_INFINITY, max: f32::INFINITY })
     }
 
-    /// Clamps the result to `min..=max`; either may be infinite. NaN becomes `min`, unless they are -inf and inf.
+    /// Clamps the result to `min..=max`; either may be infinite. NaN becomes `min`, unless they are -inf and inf. A bound of zero
+    /// counts as 0.0; what is not above `min` becomes `min`, so -0.0 becomes 0.0 there, and what is above `max` becomes `max`.
     #[must_use]
     pub fn clamp(mut self, min: f32, max: f32) -> Self {
         if let Kind::F32 { scales, .. } = self.kind {
@@ -252,13 +254,11 @@ impl<'a, T> Output<'a, T> {
         };
         let store = match &self.kind {
             &Kind::I32 { accumulate } => Store::I32 { accumulate },
-            Kind::F32 { scales, min, max } => Store::F32 {
-                row_scales,
-                col_scales: Param::new(scales.as_slice()),
-                bias: bias_f32,
-                min: *min,
-                max: *max,
-            },
+            Kind::F32 { scales, min, max } => {
+                let [min, max] = positive_zeros([*min, *max]);
+                let col_scales = Param::new(scales.as_slice());
+                Store::F32 { row_scales, col_scales, bias: bias_f32, min, max }
+            }
             Kind::HalfEven { scales, to } => Store::HalfEven {
                 scales: Param::new(scales.as_slice()),
                 bias: bias_f32,
@@ -276,6 +276,11 @@ impl<'a, T> Output<'a, T> {
         };
         (bias_i32, store)
     }
+}
+
+/// The bounds of a clamp with -0.0 replaced by 0.0.
+pub(crate) fn positive_zeros(bounds: [f32; 2]) -> [f32; 2] {
+    bounds.map(|bound| bound + 0.0)
 }
 
 /// A slice has the length that it must have.

@@ -117,6 +117,11 @@ pub fn kernels() -> Vec<Kernel> {
     }
 }
 
+/// What outputs are compared by: -0.0 is not 0.0.
+pub fn bits<T: OutputElement>(value: &T) -> &[u8] {
+    bytemuck::bytes_of(value)
+}
+
 /// Runs a product on a kernel and on the reference, into outputs with gaps, and compares every byte of both, gaps included.
 pub fn compare<A: Operand, B: Operand, T: OutputElement + PartialEq + std::fmt::Debug>(
     kernel: Kernel,
@@ -134,8 +139,7 @@ pub fn compare<A: Operand, B: Operand, T: OutputElement + PartialEq + std::fmt::
     reference::gemm(lhs, rhs, &output, MatMut::new(&mut expected, m, n, row, col)?)?;
     let weights = PackedRhs::pack_for(kernel, rhs)?;
     Gemm::new(&weights, output)?.apply(lhs, MatMut::new(&mut actual, m, n, row, col)?)?;
-    if expected != actual {
-        let at = (0..len).find(|&i| expected[i] != actual[i]).unwrap();
+    if let Some(at) = (0..len).find(|&i| bits(&expected[i]) != bits(&actual[i])) {
         panic!(
             "{kernel}: {m} x {} x {n}, {order:?}: element {at}: expected {:?}, got {:?}",
             weights.k(),
