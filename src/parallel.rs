@@ -1,5 +1,8 @@
 //! Threads, if the caller hands them in: nothing here or below starts one by itself.
 
+#[cfg(target_has_atomic = "ptr")]
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 /// Something that can call a function from several threads at once.
 ///
 /// Results do not depend on the number of threads: every output element is computed whole by one of them.
@@ -67,21 +70,53 @@ pub(crate) fn run_parts(executor: &impl Executor, count: usize, part: impl Fn(us
     // may do, must not make two threads write one output.
     #[cfg(target_has_atomic = "ptr")]
     if count > 1 {
-        use core::sync::atomic::{AtomicUsize, Ordering};
-        let next = AtomicUsize::new(0);
-        let take = || {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index < count {
+        let parts = Parts::new(count);
+        executor.run(count, &|| {
+            if let Some(index) = parts.take() {
                 part(index);
             }
-            index + 1 < count
-        };
-        executor.run(count, &|| {
-            take();
         });
-        while take() {}
+        while let Some(index) = parts.take() {
+            part(index);
+        }
         return;
     }
     let _ = executor;
     (0..count).for_each(part);
+}
+
+/// The numbers of parts, each given away once.
+#[cfg(target_has_atomic = "ptr")]
+struct Parts {
+    next: AtomicUsize,
+    count: usize,
+}
+
+#[cfg(target_has_atomic = "ptr")]
+impl Parts {
+    fn new(count: usize) -> Self {
+        Self { next: AtomicUsize::new(0), count }
+    }
+
+    /// The next part, if there is one. Nothing is counted once there is none: a counter that went on would come round to the first
+    /// part again, on a 32-bit target within seconds of an executor that does not stop calling.
+    fn take(&self) -> Option<usize> {
+        let step = |next| (next < self.count).then_some(next + 1);
+        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).ok()
+    }
+}
+
+#[cfg(all(test, target_has_atomic = "ptr"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_given_away_once_however_often_they_are_asked_for() {
+        let parts = Parts::new(3);
+        let taken: Vec<_> = (0..10).map(|_| parts.take()).collect();
+        assert_eq!(taken[..4], [Some(0), Some(1), Some(2), None]);
+        assert_eq!(taken[4..], [None; 6]);
+        assert_eq!(parts.next.load(Ordering::Relaxed), 3, "calls without a part are not counted");
+        assert_eq!(Parts::new(0).take(), None);
+    }
 }

@@ -189,10 +189,10 @@ pub fn saturating_rounding_doubling_high_mul(a: i32, b: i32) -> i32 {
     saturate((i64::from(a) * i64::from(b) + (1 << 30)) >> 31)
 }
 
-/// `x / 2^exponent` rounded to nearest, ties away from zero; `exponent` in 0..=31.
+/// `x / 2^exponent` rounded to nearest, ties away from zero: 0 above an exponent of 32.
 #[must_use]
 pub fn rounding_divide_by_power_of_two(x: i32, exponent: u32) -> i32 {
-    let divisor = 1i64 << exponent;
+    let divisor = 1i64 << exponent.min(33);
     let half = divisor / 2;
     let magnitude = (i64::from(x).abs() + half) / divisor;
     saturate(if x < 0 { -magnitude } else { magnitude })
@@ -257,7 +257,8 @@ pub fn requantize(
     rounding: Rounding,
     index: usize,
 ) -> i32 {
-    to_levels((value - from_zero_point) as f32 * scale, zero_point, levels, rounding, index)
+    let difference = i64::from(value) - i64::from(from_zero_point);
+    to_levels(difference as f32 * scale, zero_point, levels, rounding, index)
 }
 
 /// The sum of two quantized values:
@@ -272,7 +273,10 @@ pub fn requantize(
 /// ```
 #[must_use]
 pub fn add(values: [i32; 2], inputs: [QParams; 2], output: QParams, levels: Levels) -> i32 {
-    let term = |i: usize| (values[i] - inputs[i].zero_point) as f32 * (inputs[i].scale / output.scale);
+    let term = |i: usize| {
+        let difference = i64::from(values[i]) - i64::from(inputs[i].zero_point);
+        difference as f32 * (inputs[i].scale / output.scale)
+    };
     to_levels(term(0) + term(1), output.zero_point, levels, Rounding::HalfEven, 0)
 }
 
@@ -286,7 +290,7 @@ pub fn add(values: [i32; 2], inputs: [QParams; 2], output: QParams, levels: Leve
 /// otherwise. The sum is an exact integer; every operation on f32 is rounded, ties to even.
 ///
 /// # Errors
-/// [`Error::Shape`] for lengths that are not the shapes'; the errors of the window.
+/// [`Error::Shape`] for lengths that are not the shapes'; [`Error::ZeroPoint`]; the errors of the window.
 #[cfg(feature = "alloc")]
 pub fn average_pool<A: Operand, T: Operand + OutputElement>(
     x: &[A],
@@ -297,6 +301,8 @@ pub fn average_pool<A: Operand, T: Operand + OutputElement>(
     y: &mut [T],
 ) -> Result<Nhwc, Error> {
     let [input, output] = params;
+    check_zero_points::<A>("input zero point", &Broadcast::All(input.zero_point), 1)?;
+    check_zero_points::<T>("output zero point", &Broadcast::All(output.zero_point), 1)?;
     pool(x, shape, window, y, |taps| {
         let (inside, sum) =
             taps.fold((0, 0), |(count, sum), x| (count + 1, sum + (x.widen() - input.zero_point)));

@@ -321,3 +321,17 @@ fn extreme_values_at_the_longest_safe_k() {
         }
     }
 }
+
+/// A depth whose product with 128 leaves i32: sums of rows, constants of columns and the sums themselves wrap.
+#[test]
+fn depths_whose_sums_wrap() {
+    const K: usize = (1 << 24) + 37;
+    let rhs = Rhs::new(MatRef::new(&[127i8], K, 1, 0, 0).unwrap()).zero_point(-128).allow_wrapping();
+    let (signed, unsigned) = (vec![-128i8; K], vec![0u8; K]);
+    for kernel in kernels() {
+        let lhs = Lhs::new(MatRef::row_major(&signed, 1, K).unwrap()).zero_point(127);
+        compare(kernel, lhs, 1, rhs, 1, Output::i32(), Order::RowMajor).unwrap();
+        let lhs = Lhs::new(MatRef::row_major(&unsigned, 1, K).unwrap()).zero_point(255);
+        compare(kernel, lhs, 1, rhs, 1, Output::i32(), Order::RowMajor).unwrap();
+    }
+}

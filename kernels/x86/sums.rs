@@ -12,7 +12,7 @@ use super::super::LhsRows;
 pub(super) unsafe fn row_sums(src: &LhsRows, as_unsigned: bool, dst: *mut i32) {
     // A sum of signed bytes is one of flipped bytes, less 128 for each.
     let flip = if src.unsigned { 0 } else { 0x80 };
-    let bias = if as_unsigned { 0 } else { 128 * src.k as i32 };
+    let bias = if as_unsigned { 0 } else { (src.k as i32).wrapping_mul(128) };
     for i in 0..src.rows {
         // SAFETY: row `i` is readable for k bytes, sum `i` writable.
         unsafe {

@@ -107,6 +107,12 @@ impl Histogram {
         4 * self.0.values.capacity() + 8 * self.0.bins.capacity()
     }
 
+    /// So many more values can be counted.
+    fn check_room(&self, values: u64) -> Result<(), Error> {
+        let room = MAX_COUNT - self.0.count;
+        if values > room { Err(Error::State { what: "more values than can be counted" }) } else { Ok(()) }
+    }
+
     /// Values observed.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -254,6 +260,7 @@ fn exponent_above(magnitude: f32) -> i32 {
 impl Observer for Histogram {
     fn observe(&mut self, values: &[f32]) -> Result<(), Error> {
         let Some(range) = self.0.non_finite.range(values)? else { return Ok(()) };
+        self.check_room(values.len() as u64)?;
         self.add(values, range)?;
         let ignored = if self.0.non_finite == NonFinite::Ignore {
             values.iter().filter(|x| !x.is_finite()).count()
@@ -271,9 +278,7 @@ impl Observer for Histogram {
         }
         self.0.non_finite.check_same(other.0.non_finite)?;
         let Some(range) = other.0.observed else { return Ok(()) };
-        if self.0.count > MAX_COUNT - other.0.count {
-            return Err(Error::State { what: "more values than can be counted" });
-        }
+        self.check_room(other.0.count)?;
         if other.0.bins.is_empty() {
             self.add(&other.0.values, range)?;
         } else {

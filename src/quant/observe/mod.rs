@@ -35,7 +35,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// [`Error::NonFinite`] for the first NaN or infinity, unless [`NonFinite::Ignore`] was chosen; nothing has been taken in
-    /// then. The errors of [`Kernel::best`](crate::Kernel::best).
+    /// then. [`Error::State`] for more values than can be counted. The errors of [`Kernel::best`](crate::Kernel::best).
     fn observe(&mut self, values: &[f32]) -> Result<(), Error>;
 
     /// Ends a batch. Only an observer that weighs batches, [`MovingAverage`], takes notice.

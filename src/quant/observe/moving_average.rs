@@ -99,7 +99,7 @@ impl Observer for MovingAverage {
                 *average += self.0.constant * (batch - *average);
             }
         }
-        self.0.batches += 1;
+        self.0.batches = self.0.batches.saturating_add(1);
     }
 
     /// Pieces of one batch, seen by several threads, are joined. Otherwise the batches of `other` come after those of `self`,
@@ -127,7 +127,7 @@ impl Observer for MovingAverage {
         for i in 0..2 {
             a.average[i] = b.average[i] + kept * (a.average[i] - b.first[i]);
         }
-        a.batches += b.batches;
+        a.batches = a.batches.saturating_add(b.batches);
         a.open = b.open;
         Ok(())
     }
