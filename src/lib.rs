@@ -38,8 +38,9 @@
 //! # Features
 //!
 //! - `std` (default): CPU detection by the standard library, the environment variable `I8GEMM_KERNEL`.
-//! - `alloc` (part of `std`): packed weights and workspaces that own their memory. Without it, the caller supplies every
-//!   buffer: [`PackedRhs::pack_into`], [`Gemm::workspace_size`], [`Gemm::run`].
+//! - `alloc` (part of `std`): packed weights and workspaces that own their memory. Where there is not enough of it, that is an
+//!   error and ends no program. Without `alloc`, the caller supplies every buffer: [`PackedRhs::pack_into`],
+//!   [`Gemm::workspace_size`], [`Gemm::run`].
 //! - `rayon`: an [`Executor`] for rayon's thread pools.
 //! - `half`: quantizing f16 and bf16.
 //! - `safetensors`: layers from the tensors of a file, by PyTorch's names.

@@ -1,5 +1,6 @@
 //! Memory whose size a caller or a file decides: tried, and an [`Error::SizeOverflow`] where there is not as much. Nothing in this
-//! crate allocates in another way, but for the text of messages.
+//! crate allocates in another way, but for `Clone`, the text of messages, and crates that read a file's header, which take no more
+//! than it has.
 
 use alloc::vec::Vec;
 

@@ -236,6 +236,8 @@ fn layers() {
         });
         for bits in [4, 8] {
             refused("Embedding::with_config", || Embedding::with_config(matrix, bits, config));
+            let none = MatRef::row_major(&[], 8, 0).unwrap();
+            refused("Embedding::with_config of no features", || Embedding::with_config(none, bits, config));
         }
         let recurrent = |gates: usize| RecurrentWeights {
             input: MatRef::row_major(&w[..gates * 2 * 5], gates * 2, 5).unwrap(),

@@ -166,7 +166,7 @@ impl Network {
     /// The sum of two nodes: where the branches of a residual network meet.
     ///
     /// # Errors
-    /// [`Error::Index`]; [`Error::Shape`] for outputs of different shapes.
+    /// [`Error::Index`]; [`Error::Shape`] for outputs of different shapes; [`Error::SizeOverflow`].
     pub fn add(&mut self, a: Node, b: Node, activation: Activation) -> Result<Node, Error> {
         let (left, right) = (self.op(a)?.shape, self.op(b)?.shape);
         check_shape("rows of the second term", left.height, right.height)?;
@@ -211,7 +211,7 @@ impl Network {
     /// An image as one pixel of height * width * channels features, in the order of NHWC; see [`Weights::flattened_nchw`].
     ///
     /// # Errors
-    /// [`Error::Index`].
+    /// [`Error::Index`]; [`Error::SizeOverflow`].
     pub fn flatten(&mut self, input: Node) -> Result<Node, Error> {
         let shape = self.op(input)?.shape;
         let flat = Nhwc::new(1, 1, 1, shape.elements()?);

@@ -62,7 +62,7 @@ impl<O: Observer> Calibration<'_, O> {
     /// Scale and zero point of every node, as u8, from what was observed.
     ///
     /// # Errors
-    /// [`Error::NothingObserved`]; the observer's own.
+    /// [`Error::NothingObserved`]; the observer's own; [`Error::SizeOverflow`].
     pub fn params(&self) -> Result<Vec<NodeParams>, Error> {
         let mut all: Vec<NodeParams> = memory::room("nodes", self.observers.len(), 1)?;
         for (op, observer) in self.network.nodes.iter().zip(&self.observers) {

@@ -35,7 +35,8 @@ pub trait Observer {
     ///
     /// # Errors
     /// [`Error::NonFinite`] for the first NaN or infinity, unless [`NonFinite::Ignore`] was chosen; nothing has been taken in
-    /// then. [`Error::State`] for more values than can be counted. The errors of [`Kernel::best`](crate::Kernel::best).
+    /// then, and neither after [`Error::SizeOverflow`], where an observer finds no memory for what it keeps. [`Error::State`] for
+    /// more values than can be counted. The errors of [`Kernel::best`](crate::Kernel::best).
     fn observe(&mut self, values: &[f32]) -> Result<(), Error>;
 
     /// Ends a batch. Only an observer that weighs batches, [`MovingAverage`], takes notice.
@@ -54,7 +55,7 @@ pub trait Observer {
     /// Takes in what another observer of the same settings has seen.
     ///
     /// # Errors
-    /// [`Error::State`] when the settings differ.
+    /// [`Error::State`] when the settings differ; [`Error::SizeOverflow`].
     fn merge(&mut self, other: &Self) -> Result<(), Error>
     where
         Self: Sized;
@@ -73,7 +74,7 @@ pub trait Observer {
     /// The range to quantize.
     ///
     /// # Errors
-    /// [`Error::NothingObserved`] before the first finite value.
+    /// [`Error::NothingObserved`] before the first finite value; [`Error::SizeOverflow`].
     fn range(&self, levels: Levels, scheme: Scheme) -> Result<Interval, Error>;
 
     /// Scale and zero point of that range.

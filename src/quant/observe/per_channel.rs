@@ -81,9 +81,17 @@ impl<O: Observer + Clone> PerChannel<O> {
             }
             let mut held = 0;
             for part in runs.flat_map(|run| run.chunks(PART)) {
-                for &x in part.iter().filter(|x| self.non_finite == NonFinite::Error || x.is_finite()) {
-                    gathered[held] = x;
-                    held += 1;
+                match self.non_finite {
+                    NonFinite::Error => {
+                        gathered[held..held + part.len()].copy_from_slice(part);
+                        held += part.len();
+                    }
+                    NonFinite::Ignore => {
+                        for &x in part.iter().filter(|x| x.is_finite()) {
+                            gathered[held] = x;
+                            held += 1;
+                        }
+                    }
                 }
                 if held >= PART {
                     observer.observe(&gathered[..held])?;
