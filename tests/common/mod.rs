@@ -2,8 +2,11 @@
 //! the scalar reference.
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 
+use std::{sync::mpsc, thread, time::Duration};
+
 use i8gemm::{
-    Error, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs, reference,
+    Error, Executor, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs, Rhs,
+    Sequential, reference,
 };
 
 /// The values that random tests never draw often enough: pair sums of -128 * -128 overflow 16 bits.
@@ -148,4 +151,31 @@ pub fn compare<A: Operand, B: Operand, T: OutputElement + PartialEq + std::fmt::
         );
     }
     Ok(())
+}
+
+/// Runs a test on a thread of its own, and panics unless it ends soon.
+pub fn soon(test: impl FnOnce() + Send + 'static) {
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        test();
+        // Nobody may be listening any more.
+        let _ = sender.send(());
+    });
+    match receiver.recv_timeout(Duration::from_secs(60)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("no end after a minute"),
+        _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
+/// As many threads as it says, which it has not.
+pub struct Threads(pub usize);
+
+impl Executor for Threads {
+    fn threads(&self) -> usize {
+        self.0
+    }
+
+    fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
+        Sequential.run(count, task);
+    }
 }
