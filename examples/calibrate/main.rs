@@ -1,6 +1,6 @@
 //! What every calibrator makes of the activations of a network, and of arrays of your own.
 //!
-//! `cargo run --release --example calibrate -- --help`
+//! `cargo run --release -p i8gemm-examples --example calibrate -- --help`
 //!
 //! The activations are those of the quickstart network on the digits it was trained on. The affine scheme quantizes to
 //! unsigned integers, as the quickstart does with activations, the symmetric one to signed.
@@ -15,7 +15,7 @@ mod npy;
 mod report;
 mod tensor;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{
@@ -77,16 +77,17 @@ impl Cli {
     /// Everything to calibrate.
     fn tensors(&self) -> Result<Vec<Tensor>> {
         let non_finite = if self.ignore_non_finite { NonFinite::Ignore } else { NonFinite::Error };
-        let mut tensors = activations()?;
-        for file in &self.files {
+        let open = |file: &PathBuf| {
             let name = file.display().to_string();
-            let tensor = npy::open(file, non_finite).with_context(|| name.clone())?;
-            tensors.push(tensor.named(name));
-        }
-        Ok(tensors)
+            Ok(npy::open(file, non_finite).with_context(|| name.clone())?.named(name))
+        };
+        // The files first, for they may be wrong.
+        let files = self.files.iter().map(open).collect::<Result<Vec<_>>>()?;
+        Ok(activations()?.into_iter().chain(files).collect())
     }
 
     fn run(&self) -> Result<()> {
+        let mut out = program::stdout();
         let (tensors, methods) = (self.tensors()?, self.methods());
         let bar = ProgressBar::new((tensors.len() * self.bits.len() * methods.len()) as u64)
             .with_style(ProgressStyle::with_template("[{pos}/{len}] {msg}")?);
@@ -101,9 +102,9 @@ impl Cli {
             let tables: Vec<_> = tables.collect::<Result<_, _>>().with_context(|| tensor.name.clone())?;
             charts.push((chart::file_name(charts.len() + 1, &tensor.name), chart::svg(tensor, &tables)?));
             bar.suspend(|| {
-                println!("{tensor}");
-                tables.iter().for_each(|table| println!("{table}"));
-            });
+                writeln!(out, "{tensor}")?;
+                tables.iter().try_for_each(|table| writeln!(out, "{table}"))
+            })?;
         }
         bar.finish_and_clear();
         // Only now: whatever is wrong with the input leaves no files.
@@ -112,7 +113,7 @@ impl Cli {
         for (name, svg) in &charts {
             let path = dir.join(name);
             fs::write(&path, svg).with_context(|| format!("cannot write {}", path.display()))?;
-            println!("{}", path.display());
+            writeln!(out, "{}", path.display())?;
         }
         Ok(())
     }
@@ -133,11 +134,5 @@ fn activations() -> Result<Vec<Tensor>> {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("calibrate: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main(Cli::run)
 }

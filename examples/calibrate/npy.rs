@@ -6,14 +6,20 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use i8gemm::quant::NonFinite;
-use npyz::{DType, Deserialize, NpyFile, NpyReader, TypeChar, half::f16};
+use npyz::{DType, Deserialize, NpyFile, NpyHeader, NpyReader, TypeChar, half::f16};
+use py_literal::Value;
 
 use crate::tensor::{Builder, Tensor};
 
 /// Values that are observed at once.
 const PIECE: usize = 1 << 16;
+
+/// NumPy reads no header that is longer, either.
+const LONGEST_HEADER: usize = 10_000;
+/// Brackets inside brackets; an array of plain numbers has two, the dictionary's and the shape's.
+const DEEPEST_HEADER: usize = 32;
 
 /// The array of a file.
 pub fn open(path: &Path, non_finite: NonFinite) -> Result<Tensor> {
@@ -21,8 +27,9 @@ pub fn open(path: &Path, non_finite: NonFinite) -> Result<Tensor> {
 }
 
 /// The array, its values in the order of the file: for a distribution that of its axes makes no difference.
-fn read(file: impl Read, non_finite: NonFinite) -> Result<Tensor> {
-    let npy = NpyFile::new(file).context("not a .npy file")?;
+fn read(mut file: impl Read, non_finite: NonFinite) -> Result<Tensor> {
+    let header = header(&mut file).context("not a .npy file")?;
+    let npy = NpyFile::with_header(header, file);
     let mut builder = Builder::new(non_finite);
     let DType::Plain(dtype) = npy.dtype() else { bail!("a structured array; plain numbers are needed") };
     let b = &mut builder;
@@ -42,6 +49,55 @@ fn read(file: impl Read, non_finite: NonFinite) -> Result<Tensor> {
         _ => bail!("dtype {dtype} is none of f2, f4, f8, i1 to i8, u1 to u8 and b1"),
     }?;
     builder.finish()
+}
+
+/// The header, which `npyz` is given only if it can be read in little memory, not too deep for the stack, and describes a number
+/// of values that is a number.
+fn header(file: &mut impl Read) -> Result<NpyHeader> {
+    let mut bytes = vec![0; 8];
+    file.read_exact(&mut bytes)?;
+    ensure!(bytes.starts_with(b"\x93NUMPY"), "it does not begin as one");
+    // Only the first version has a length of two bytes.
+    let mut length = [0; 4];
+    let length_bytes = if bytes[6] == 1 { 2 } else { 4 };
+    file.read_exact(&mut length[..length_bytes])?;
+    bytes.extend(&length[..length_bytes]);
+    let (start, length) = (bytes.len(), u32::from_le_bytes(length) as usize);
+    ensure!(length <= LONGEST_HEADER, "a header of {length} bytes; {LONGEST_HEADER} are the most");
+    bytes.resize(start + length, 0);
+    file.read_exact(&mut bytes[start..])?;
+    check(&bytes[start..])?;
+    Ok(NpyHeader::from_reader(&*bytes)?)
+}
+
+/// What `npyz` takes for granted.
+fn check(header: &[u8]) -> Result<()> {
+    let mut depth = 0usize;
+    for byte in header {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        ensure!(
+            depth <= DEEPEST_HEADER,
+            "a header with more than {DEEPEST_HEADER} brackets inside each other"
+        );
+    }
+    // The parser's own message repeats the header.
+    let text = header.strip_suffix(b"\n").unwrap_or(header);
+    let header = str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    let Some(Value::Dict(entries)) = header else {
+        bail!("its header is no dictionary in Python's notation")
+    };
+    for (_, shape) in entries.iter().filter(|(key, _)| key.as_string().is_some_and(|key| key == "shape")) {
+        let sizes = shape.as_tuple().or_else(|| shape.as_list()).into_iter().flatten();
+        let sizes = sizes.filter_map(|size| u64::try_from(size.as_integer()?).ok());
+        // A size of 0 makes an array empty; its other sizes are multiplied all the same, for strides.
+        let count = sizes.map(|size| size.max(1)).try_fold(1, u64::checked_mul);
+        ensure!(count.is_some(), "a shape of more values than can be counted");
+    }
+    Ok(())
 }
 
 fn observe<T: Deserialize, R: Read>(

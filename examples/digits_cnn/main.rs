@@ -1,6 +1,6 @@
 //! A convolutional network on handwritten digits: quantized after training, and with quantization in its training.
 //!
-//! `cargo run --release --example digits_cnn -- --help`
+//! `cargo run --release -p i8gemm-examples --example digits_cnn -- --help`
 //!
 //! The digits are those of the quickstart, with its split, which was fixed before there was a network: the first 1,297 are
 //! trained on and calibrated with, the last 500, written by other people, are only measured. Widths, rates and numbers of epochs
@@ -22,7 +22,7 @@ mod report;
 mod tests;
 mod train;
 
-use std::{fs, ops::Range, path::PathBuf};
+use std::{fs, io::Write, ops::Range, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -67,30 +67,35 @@ struct Cli {
     output: PathBuf,
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    program::main(run)
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let mut out = program::stdout();
     let digits = data::digits();
     let digits = Split::new(&digits, cli.tune);
     let kernel = Kernel::best()?;
     let (first, held_out) = (digits.training.labels.len(), digits.held_out.labels.len());
-    println!(
+    writeln!(
+        out,
         "{first} digits to train on, {held_out} held out; kernel: {kernel} ({})\n",
         kernel.instruction()
-    );
+    )?;
 
     let mut random = StdRng::seed_from_u64(cli.seed);
     let mut model = Model::new(8, [16, 32, 32], CLASSES, &mut random);
     let schedule = Schedule { epochs: cli.epochs.into(), rate: 0.05, decay: 1e-4 };
     train_with_bar("f32", &mut model, &digits, schedule, &mut random)?;
     let real = accuracy(&model.folded()?.scores(digits.held_out.pixels)?, digits.held_out.labels);
-    report::calibrators(real, &after_training(&model, real, &digits)?);
-    let rows = in_training(&model, &digits, &cli)?;
-    report::widths(&rows, first + held_out);
+    report::calibrators(&mut out, real, &after_training(&model, real, &digits)?)?;
+    let rows = in_training(&model, &digits, cli)?;
+    report::widths(&mut out, &rows, first + held_out)?;
 
     fs::create_dir_all(&cli.output).with_context(|| format!("cannot create {}", cli.output.display()))?;
     let path = cli.output.join("accuracy.svg");
     fs::write(&path, chart::svg(real, &rows)?).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("{}", path.display());
+    writeln!(out, "{}", path.display())?;
     ensure!(rows.iter().all(|row| row.agreement >= AGREEMENT), "integers answer otherwise than training did");
     Ok(())
 }

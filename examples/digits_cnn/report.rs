@@ -1,5 +1,7 @@
 //! What is printed.
 
+use std::io::{self, Write};
+
 use i8gemm::nn::Report;
 
 /// One calibrator, 8 bits.
@@ -34,28 +36,30 @@ impl CalibratorRow {
 }
 
 /// The first table.
-pub fn calibrators(real: f64, rows: &[CalibratorRow]) {
-    println!("Quantized after training, 8 bits; f32: {real:.1} %");
-    println!("  {:<20}{:>12}{:>12}{:>26}", "calibrator", "accuracy, %", "to f32", "SQNR of worst layer, dB");
+pub fn calibrators(out: &mut impl Write, real: f64, rows: &[CalibratorRow]) -> io::Result<()> {
+    writeln!(out, "Quantized after training, 8 bits; f32: {real:.1} %")?;
+    let [name, accuracy, difference, worst] =
+        ["calibrator", "accuracy, %", "to f32", "SQNR of worst layer, dB"];
+    writeln!(out, "  {name:<20}{accuracy:>12}{difference:>12}{worst:>26}")?;
     for CalibratorRow { name, accuracy, difference, worst: (layer, db) } in rows {
-        println!("  {name:<20}{accuracy:>12.1}{difference:>+12.1}{db:>12.1}, {layer}");
+        writeln!(out, "  {name:<20}{accuracy:>12.1}{difference:>+12.1}{db:>12.1}, {layer}")?;
     }
-    println!();
+    writeln!(out)
 }
 
 /// The second table.
-pub fn widths(rows: &[BitsRow], images: usize) {
-    println!("Weights of fewer bits; agreement on all {images} images");
-    let row = |cells: [&str; 5]| {
+pub fn widths(out: &mut impl Write, rows: &[BitsRow], images: usize) -> io::Result<()> {
+    writeln!(out, "Weights of fewer bits; agreement on all {images} images")?;
+    let mut row = |cells: [&str; 5]| {
         let [bits, after, fake, integer, agreement] = cells;
-        println!("  {bits:>4}{after:>18}{fake:>24}{integer:>24}{agreement:>14}");
+        writeln!(out, "  {bits:>4}{after:>18}{fake:>24}{integer:>24}{agreement:>14}")
     };
-    row(["bits", "after training, %", "in training, fake, %", "in training, int8, %", "agreement, %"]);
+    row(["bits", "after training, %", "in training, fake, %", "in training, int8, %", "agreement, %"])?;
     for BitsRow { bits, after, fake, integer, agreement } in rows {
         let cells = [after, fake, integer].map(|x| format!("{x:.1}"));
-        row([&bits.to_string(), &cells[0], &cells[1], &cells[2], &format!("{agreement:.2}")]);
+        row([&bits.to_string(), &cells[0], &cells[1], &cells[2], &format!("{agreement:.2}")])?;
     }
-    println!();
+    writeln!(out)
 }
 
 /// The class with the best score, for each image.

@@ -1,6 +1,6 @@
 //! A model as large as those of word-level benchmarks, with random weights: time and size.
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, io::Write, time::Instant};
 
 use anyhow::Result;
 use pulp::Arch;
@@ -49,21 +49,24 @@ pub fn run(threads: usize, bits: u32, seed: u64) -> Result<()> {
     }
     let [f32_all, int8_all, f32_one, int8_one, read] = times.map(|mut times| median(&mut times));
     let [all, one, reading] = ratios.map(|mut ratios| median(&mut ratios));
-    println!(
+    let mut out = program::stdout();
+    writeln!(
+        out,
         "{WORDS} words, {FEATURES} inputs, {LAYERS} layers of {HIDDEN} units; medians of {ROUNDS} rounds"
-    );
-    println!("  {:<34}{:>10}{:>10}{:>10}", "", "f32", "int8", "f32/int8");
-    let row =
-        |what: &str, a: f64, b: f64, ratio: f64| println!("  {what:<34}{a:>10.1}{b:>10.1}{ratio:>10.2}");
+    )?;
+    writeln!(out, "  {:<34}{:>10}{:>10}{:>10}", "", "f32", "int8", "f32/int8")?;
+    let mut row =
+        |what: &str, a: f64, b: f64, ratio: f64| writeln!(out, "  {what:<34}{a:>10.1}{b:>10.1}{ratio:>10.2}");
     let [a, b] = [float.bytes(), int8.bytes()].map(|bytes| bytes as f64 / 1e6);
-    row("size, MB", a, b, a / b);
-    row("us per word, sequences of 25", f32_all, int8_all, all);
-    row("us per word, one at a time", f32_one, int8_one, one);
-    println!(
+    row("size, MB", a, b, a / b)?;
+    row("us per word, sequences of 25", f32_all, int8_all, all)?;
+    row("us per word, one at a time", f32_one, int8_one, one)?;
+    writeln!(
+        out,
         "  reading the {:.1} MB that int8 reads for a word takes {read:.1} us:",
         bytes.len() as f64 / 1e6
-    );
-    println!("  int8, one word at a time, is {reading:.2} times that");
+    )?;
+    writeln!(out, "  int8, one word at a time, is {reading:.2} times that")?;
     Ok(())
 }
 

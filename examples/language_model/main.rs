@@ -1,6 +1,6 @@
 //! A word-level language model of LSTMs, quantized after training: size, loss and speed beside the same model in f32.
 //!
-//! `cargo run --release --example language_model -- --help`
+//! `cargo run --release -p i8gemm-examples --example language_model -- --help`
 //!
 //! Embedding, LSTM layers and decoder become int8 with dynamically quantized activations. README.md beside this file says
 //! where the text and the weights come from; `train.py` makes them anew. The f32 side is no straw man: products of the `gemm`
@@ -13,6 +13,8 @@ mod full_size;
 mod int8;
 mod model;
 mod pool;
+
+use std::{io::Write, process::ExitCode};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, builder::PossibleValuesParser, builder::TypedValueParser};
@@ -52,14 +54,17 @@ struct Cli {
     full_size: bool,
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    program::main(run)
+}
+
+fn run(cli: &Cli) -> Result<()> {
     ensure!(cli.temperature > 0.0 && cli.temperature.is_finite(), "--temperature must be above 0");
     let threads = usize::from(cli.threads);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let kernel = Kernel::best()?;
-    println!("Kernel: {kernel} ({}); threads: {threads}", kernel.instruction());
-    pool.install(|| if cli.full_size { full_size::run(threads, cli.bits, cli.seed) } else { trained(&cli) })
+    writeln!(program::stdout(), "Kernel: {kernel} ({}); threads: {threads}", kernel.instruction())?;
+    pool.install(|| if cli.full_size { full_size::run(threads, cli.bits, cli.seed) } else { trained(cli) })
 }
 
 /// The trained model: measured, then writing.
@@ -76,23 +81,32 @@ fn trained(cli: &Cli) -> Result<()> {
     ensure!(text.len() > 1, "--limit must be above 0");
 
     let [f32_score, int8_score] = evaluate::measure([&mut f32_model, &mut int8_model], text)?;
-    println!("{} words that were not trained on\n  {:<26}{:>10}{:>10}", text.len() - 1, "", "f32", "int8");
-    let row = |what: &str, a: f64, b: f64, digits: usize| {
-        println!("  {what:<26}{a:>10.digits$}{b:>10.digits$}");
+    let mut out = program::stdout();
+    writeln!(
+        out,
+        "{} words that were not trained on\n  {:<26}{:>10}{:>10}",
+        text.len() - 1,
+        "",
+        "f32",
+        "int8"
+    )?;
+    let mut row = |what: &str, a: f64, b: f64, digits: usize| {
+        writeln!(out, "  {what:<26}{a:>10.digits$}{b:>10.digits$}")
     };
     let mb = |bytes: usize| bytes as f64 / 1e6;
-    row("size, MB", mb(f32_model.bytes()), mb(int8_model.bytes()), 3);
-    row("loss, nats per word", f32_score.loss, int8_score.loss, 4);
-    row("perplexity", f32_score.loss.exp(), int8_score.loss.exp(), 2);
-    row("seconds", f32_score.seconds, int8_score.seconds, 3);
+    row("size, MB", mb(f32_model.bytes()), mb(int8_model.bytes()), 3)?;
+    row("loss, nats per word", f32_score.loss, int8_score.loss, 4)?;
+    row("perplexity", f32_score.loss.exp(), int8_score.loss.exp(), 2)?;
+    row("seconds", f32_score.seconds, int8_score.seconds, 3)?;
     let rate = |seconds: f64| (text.len() - 1) as f64 / seconds;
-    row("words per second", rate(f32_score.seconds), rate(int8_score.seconds), 0);
-    println!(
+    row("words per second", rate(f32_score.seconds), rate(int8_score.seconds), 0)?;
+    writeln!(
+        out,
         "  int8: {:.1} % of the size, {:.2} times the speed, loss {:+.4}\n",
         100.0 * int8_model.bytes() as f64 / f32_model.bytes() as f64,
         int8_score.speed_up,
         int8_score.loss - f32_score.loss,
-    );
+    )?;
 
     if cli.bits == 8 && cli.limit.is_none() {
         let difference = int8_score.loss - f32_score.loss;
@@ -101,7 +115,7 @@ fn trained(cli: &Cli) -> Result<()> {
 
     let mut random = StdRng::seed_from_u64(cli.seed);
     let ids = evaluate::write(&mut int8_model, cli.words, cli.temperature, &mut random)?;
-    println!("{}", corpus.text(&ids));
+    writeln!(out, "{}", corpus.text(&ids))?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Handwritten digits, classified in f32 and in int8 on whichever kernel this CPU has.
 //!
-//! `cargo run --release --example quickstart`; with `I8GEMM_KERNEL=portable` (or another name) on a kernel of your choice.
+//! `cargo run --release -p i8gemm-examples --example quickstart`; with `I8GEMM_KERNEL=portable` (or another name) on a kernel
+//! of your choice.
 //!
 //! A small trained network of three linear layers is quantized after training: weights symmetric, one scale for each output
 //! channel; activations to u8 as they come, one scale and zero point for each image (dynamic quantization).
@@ -8,14 +9,21 @@
 mod data;
 mod linear;
 
-use std::time::Instant;
+use std::{io::Write, process::ExitCode, time::Instant};
 
+use anyhow::Result;
+use clap::Parser;
 use data::{Digits, Layer};
 use i8gemm::{
     Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Workspace,
     quant::{DynamicBuffers, DynamicQuantizer, Grouping, Levels, ParamList, QParams, Scheme},
 };
 use linear::Linear;
+
+/// Classify handwritten digits in f32 and in int8, and compare accuracy, size and speed; I8GEMM_KERNEL chooses the kernel.
+#[derive(Parser)]
+#[command(name = "quickstart")]
+struct Cli {}
 
 /// A linear layer with i8 weights, packed for the kernel that runs it.
 struct QuantizedLinear {
@@ -94,21 +102,26 @@ fn time_in_turn(repeats: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f6
 }
 
 /// A worked example: the range -2..=6 as i8.
-fn worked_example() -> Result<(), i8gemm::Error> {
+fn worked_example(out: &mut impl Write) -> Result<()> {
     let params = QParams::affine(Levels::I8, -2.0, 6.0)?;
     let q: i8 = params.quantize(0.28);
-    println!("Worked example: the range [-2, 6] as int8");
-    println!("  S = 8/255 = {:.8}, Z = {}", params.scale, params.zero_point);
-    println!("  Q(0.28) = {q}, back to {:.5}\n", params.dequantize(q));
+    writeln!(out, "Worked example: the range [-2, 6] as int8")?;
+    writeln!(out, "  S = 8/255 = {:.8}, Z = {}", params.scale, params.zero_point)?;
+    writeln!(out, "  Q(0.28) = {q}, back to {:.5}\n", params.dequantize(q))?;
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    worked_example()?;
+fn main() -> ExitCode {
+    program::main(|_: &Cli| run())
+}
+
+fn run() -> Result<()> {
+    let mut out = program::stdout();
+    worked_example(&mut out)?;
 
     let kernel = Kernel::best()?;
     let available: Vec<_> = Kernel::available().map(|kernel| kernel.name()).collect();
-    println!("Kernel: {kernel} ({}); available: {}\n", kernel.instruction(), available.join(", "));
+    writeln!(out, "Kernel: {kernel} ({}); available: {}\n", kernel.instruction(), available.join(", "))?;
 
     let Digits { pixels, labels } = data::digits();
     let (images, labels) = (&pixels[data::TRAIN * 64..], &labels[data::TRAIN..]);
@@ -143,14 +156,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let f32_bytes: usize = layers.iter().map(|layer| 4 * (layer.weights.len() + layer.bias.len())).sum();
     let int8_bytes: usize = quantized.iter().map(QuantizedLinear::bytes).sum();
     let shape: Vec<_> = layers.iter().map(|layer| layer.inputs.to_string()).collect();
-    println!("{count} held-out digits, network {}-10, one thread, medians", shape.join("-"));
-    println!("  {:<34}{:>10}{:>10}", "", "f32", "int8");
-    let row =
-        |what: &str, a: f64, b: f64, digits: usize| println!("  {what:<34}{a:>10.digits$}{b:>10.digits$}");
-    row("accuracy, %", accuracy(&f32_scores, labels), accuracy(&int8_scores, labels), 1);
-    row("weights, KiB", f32_bytes as f64 / 1024.0, int8_bytes as f64 / 1024.0, 1);
-    row("us per image, all at once", f32_batch / count as f64, int8_batch / count as f64, 3);
-    row("us per image, one at a time", f32_one, int8_one, 3);
-    println!("  the same answer on {agree} of {count} images");
+    writeln!(out, "{count} held-out digits, network {}-10, one thread, medians", shape.join("-"))?;
+    writeln!(out, "  {:<34}{:>10}{:>10}", "", "f32", "int8")?;
+    let mut row = |what: &str, a: f64, b: f64, digits: usize| {
+        writeln!(out, "  {what:<34}{a:>10.digits$}{b:>10.digits$}")
+    };
+    row("accuracy, %", accuracy(&f32_scores, labels), accuracy(&int8_scores, labels), 1)?;
+    row("weights, KiB", f32_bytes as f64 / 1024.0, int8_bytes as f64 / 1024.0, 1)?;
+    row("us per image, all at once", f32_batch / count as f64, int8_batch / count as f64, 3)?;
+    row("us per image, one at a time", f32_one, int8_one, 3)?;
+    writeln!(out, "  the same answer on {agree} of {count} images")?;
     Ok(())
 }

@@ -8,12 +8,13 @@ mod measurement;
 mod report;
 
 use std::{
-    io::{BufRead, BufReader, ErrorKind, IsTerminal, Write, stdout},
+    io::{BufRead, BufReader, IsTerminal, Write},
     path::PathBuf,
     process::{ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use i8gemm::Kernel;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::run::{Log, Progress, Workspace};
@@ -45,56 +46,74 @@ pub struct Args {
 }
 
 impl Args {
+    /// The kernel to measure: as for every user, one that is pinned is taken or refused.
+    fn kernel(&self) -> Result<Kernel, i8gemm::Error> {
+        self.kernel.as_deref().map_or_else(Kernel::best, Kernel::by_name)
+    }
+
     /// The arguments of the measuring program.
-    fn forward(&self) -> Vec<String> {
+    fn forward(&self, kernel: Kernel) -> Vec<String> {
         let mut all = vec!["--python".into(), self.python.display().to_string()];
+        all.extend(["--kernel".into(), kernel.name().into()]);
         if self.quick {
             all.push("--quick".into());
         }
-        for (name, value) in [("--kernel", &self.kernel), ("--peer", &self.peer)] {
-            all.extend(value.iter().flat_map(|value| [name.into(), value.clone()]));
-        }
+        all.extend(self.peer.iter().flat_map(|peer| ["--peer".into(), peer.clone()]));
         all.extend(self.threads.iter().flat_map(|threads| ["--threads".into(), threads.to_string()]));
         all.extend(self.shape.iter().flat_map(|shape| ["--shape".into(), shape.clone()]));
         all
     }
 }
 
+/// The most elements of a matrix: peers hold each of the three as f32, some of them twice.
+const MOST: u64 = 1 << 28;
+
 /// Checks that a shape is three sizes; the measuring program reads them.
 fn shape(text: &str) -> Result<String, String> {
-    let sizes: Vec<_> = text.split('x').map(str::parse::<u32>).collect();
-    let good = sizes.len() == 3 && sizes.iter().all(|size| matches!(size, Ok(1..)));
-    if good { Ok(text.into()) } else { Err("three sizes above 0 are wanted, as in 512x512x512".into()) }
+    let sizes: Result<Vec<u32>, _> = text.split('x').map(str::parse).collect();
+    let sizes = sizes.ok().and_then(|sizes| <[u32; 3]>::try_from(sizes).ok());
+    let Some([m, k, n]) = sizes.filter(|sizes| !sizes.contains(&0)).map(|sizes| sizes.map(u64::from)) else {
+        return Err("three sizes above 0 are wanted, as in 512x512x512".into());
+    };
+    let largest = (m * k).max(k * n).max(m * n);
+    if largest > MOST {
+        Err(format!("a matrix of {largest} elements; {MOST} are the most"))
+    } else {
+        Ok(text.into())
+    }
 }
 
 /// Measures, and leaves `report.json`, `report.md` and the charts in `target/bench/`.
 pub fn main(args: &Args) -> Result<ExitCode> {
+    // Before minutes are spent on building.
+    let kernel = args.kernel()?;
     let workspace = Workspace::find()?;
     let log = Log::create(&workspace, "bench")?;
-    let progress = Progress::start("building the peers".into());
+    let progress = Progress::start("building the peers".into())?;
     let built = log.check(workspace.cargo().args(["build", "--release", "-p", "peers"]));
-    progress.finish(if built.is_ok() { "done" } else { "FAIL" });
-    built.with_context(|| log.tail(40))?;
+    progress.finish(if built.is_ok() { "done" } else { "FAIL" })?;
+    built?;
 
-    let (measurements, skipped) = measure(&workspace, args)?;
+    let (measurements, skipped) = measure(&workspace, args, kernel)?;
     ensure!(!measurements.is_empty(), "nothing was measured: no peer is named so");
     let dir = workspace.target.join("bench");
     report::write(&dir, &measurements, &skipped)?;
     let charts = chart::draw_all(&dir, &measurements)?;
     if !args.json {
-        report::print(&measurements, &skipped);
+        report::print(&measurements, &skipped)?;
         let charts = if charts { ", roofline.svg, ratios.svg" } else { "" };
-        println!("\nwritten to {}: report.json, report.md{charts}", dir.display());
+        let mut out = program::stdout();
+        writeln!(out, "\nwritten to {}: report.json, report.md{charts}", dir.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs the measuring program; with `--json` its results go on as they come.
-fn measure(workspace: &Workspace, args: &Args) -> Result<(Vec<Measurement>, Vec<String>)> {
+fn measure(workspace: &Workspace, args: &Args, kernel: Kernel) -> Result<(Vec<Measurement>, Vec<String>)> {
     let program = workspace.target.join("release").join(format!("peers{}", std::env::consts::EXE_SUFFIX));
     let mut child = workspace
         .command(&program)
-        .args(args.forward())
+        .args(args.forward(kernel))
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
@@ -106,23 +125,24 @@ fn measure(workspace: &Workspace, args: &Args) -> Result<(Vec<Measurement>, Vec<
             Message::Planned(count) => bar.set_length(count as u64),
             Message::Measuring(what) => bar.set_message(what),
             Message::Skipped(why) => {
-                bar.suspend(|| eprintln!("left out: {why}"));
+                bar.suspend(|| writeln!(program::stderr(), "left out: {why}"))?;
                 skipped.push(why);
             }
             Message::Measured(measurement) => {
                 bar.inc(1);
                 let line = args.json.then(|| serde_json::to_string(&measurement)).transpose()?;
                 measurements.push(measurement);
-                let said = line.map_or(Ok(()), |line| bar.suspend(|| writeln!(stdout(), "{line}")));
-                match said {
-                    // Whoever read has seen enough.
-                    Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                        child.kill()?;
-                        child.wait()?;
-                        return Ok((measurements, skipped));
-                    }
-                    said => said?,
+                let said = line.map_or(Ok(()), |line| bar.suspend(|| writeln!(program::stdout(), "{line}")));
+                if let Err(error) = said {
+                    child.kill()?;
+                    child.wait()?;
+                    return Err(error.into());
                 }
+            }
+            Message::Failed(why) => {
+                bar.finish_and_clear();
+                child.wait()?;
+                bail!(why);
             }
         }
     }

@@ -35,7 +35,7 @@ pub fn install(workspace: &Workspace, log: &Log, more: &[&'static str]) -> Resul
         return Ok(());
     }
     if !(is_root() && Path::new("/usr/bin/apt-get").exists()) {
-        bail!("this needs Debian 12, and as root:\n{}", by_hand(&missing));
+        bail!("this needs Debian 12, and as root: {}", by_hand(&missing));
     }
     if missing.iter().any(|package| package.ends_with(":arm64")) {
         log.check(workspace.command("dpkg").args(["--add-architecture", "arm64"]))?;
@@ -50,7 +50,7 @@ pub fn install(workspace: &Workspace, log: &Log, more: &[&'static str]) -> Resul
             thread::sleep(Duration::from_secs(15 * attempt));
         }
     }
-    bail!("apt-get failed {ATTEMPTS} times; by hand, on Debian 12:\n{}", by_hand(&missing))
+    bail!("apt-get failed {ATTEMPTS} times; by hand, on Debian 12: {}", by_hand(&missing))
 }
 
 /// `--no-remove`: a machine's own packages are not ours to exchange.

@@ -9,7 +9,6 @@ mod test;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -29,10 +28,10 @@ enum Command {
     Mca(mca::Args),
 }
 
-fn main() -> Result<ExitCode> {
-    match Cli::parse().command {
-        Command::Test(args) => test::main(&args),
-        Command::Bench(args) => bench::main(&args),
-        Command::Mca(args) => mca::main(&args),
-    }
+fn main() -> ExitCode {
+    program::main(|cli: &Cli| match &cli.command {
+        Command::Test(args) => test::main(args),
+        Command::Bench(args) => bench::main(args),
+        Command::Mca(args) => mca::main(args),
+    })
 }

@@ -9,6 +9,7 @@ mod tiles;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -89,21 +90,23 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let (rows, figures) = step("predict", || predict(&workspace, &log, &tiles))?;
     let chart = args.chart.clone().unwrap_or_else(|| workspace.target.join("xtask/mca.svg"));
     chart::draw(&chart, &figures)?;
+    let mut out = program::stdout();
     if args.json {
-        print!("{}", json_lines(&figures)?);
+        write!(out, "{}", json_lines(&figures)?)?;
     } else {
-        println!(
+        writeln!(
+            out,
             "{}\n\nMAC/cycle; a peak is what the arithmetic of the kernel's loops alone would reach.",
             table(&rows, &figures)
-        );
+        )?;
     }
-    eprintln!("chart: {}", chart.display());
+    writeln!(program::stderr(), "chart: {}", chart.display())?;
     if args.record {
         record::write(&workspace, &figures)?;
         return Ok(ExitCode::SUCCESS);
     }
     let worse = record::compare(&workspace, &figures, None)?;
-    eprint!("{worse}");
+    write!(program::stderr(), "{worse}")?;
     Ok(if worse.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -120,9 +123,9 @@ pub fn check(workspace: &Workspace, log: &Log, file: &Path, target: &'static Tar
 
 /// A step that takes a while, with a line that says so.
 fn step<T>(name: &str, action: impl FnOnce() -> Result<T>) -> Result<T> {
-    let progress = Progress::start(name.into());
+    let progress = Progress::start(name.into())?;
     let result = action();
-    progress.finish(if result.is_ok() { "done" } else { "FAILED" });
+    progress.finish(if result.is_ok() { "done" } else { "FAILED" })?;
     result
 }
 
@@ -224,9 +227,10 @@ fn list(tiles: &[Tile], text: &str) -> Result<ExitCode> {
     let named = |tile: &&Tile| format!("{} {}", tile.kernel.name, tile.name).contains(text);
     let mut chosen = tiles.iter().filter(named).peekable();
     ensure!(chosen.peek().is_some(), "no loop's kernel and tile contain `{text}`");
+    let mut out = program::stdout();
     for tile in chosen {
-        println!("{}, {} MAC a turn: {}", tile.name, tile.macs(), tile.function);
-        tile.body.iter().for_each(|text| println!("    {text}"));
+        writeln!(out, "{}, {} MAC a turn: {}", tile.name, tile.macs(), tile.function)?;
+        tile.body.iter().try_for_each(|text| writeln!(out, "    {text}"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -102,7 +102,7 @@ impl Log {
     /// Runs a command that must succeed.
     pub fn check(&self, command: &mut Command) -> Result<String> {
         let output = self.run(command)?;
-        ensure!(output.success, "failed: {}", Shown(command));
+        ensure!(output.success, "failed, see {}: {}", self.path.display(), Shown(command));
         Ok(output.text)
     }
 
@@ -110,7 +110,7 @@ impl Log {
     pub fn check_tests(&mut self, command: &mut Command) -> Result<String> {
         let output = self.run(command)?;
         self.tests = tests_passed(&output.text);
-        ensure!(output.success, "failed: {}", Shown(command));
+        ensure!(output.success, "failed, see {}: {}", self.path.display(), Shown(command));
         ensure!(self.tests.is_some_and(|n| n > 0), "no test ran: {}", Shown(command));
         Ok(output.text)
     }
@@ -173,23 +173,23 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn start(line: String) -> Self {
+    pub fn start(line: String) -> Result<Self> {
         let live = std::io::stderr().is_terminal() && env::var_os("CI").is_none_or(|ci| ci.is_empty());
         let bar = live.then(|| spinner(&line));
         if !live {
-            eprintln!("{line} ...");
+            writeln!(program::stderr(), "{line} ...")?;
         }
-        Self { line, bar, start: Instant::now() }
+        Ok(Self { line, bar, start: Instant::now() })
     }
 
     /// Ends the line with the result; says how long it took.
-    pub fn finish(self, result: &str) -> Duration {
+    pub fn finish(self, result: &str) -> Result<Duration> {
         let time = self.start.elapsed();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!("{}: {result} ({:.1} s)", self.line, time.as_secs_f64());
-        time
+        writeln!(program::stderr(), "{}: {result} ({:.1} s)", self.line, time.as_secs_f64())?;
+        Ok(time)
     }
 }
 

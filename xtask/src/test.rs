@@ -2,7 +2,7 @@
 
 mod stages;
 
-use std::{collections::HashMap, process::ExitCode};
+use std::{collections::HashMap, io::Write, process::ExitCode};
 
 use anyhow::{Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
@@ -80,11 +80,12 @@ struct Row {
 pub fn main(args: &Args) -> Result<ExitCode> {
     let stages = chosen(stages::all(args.quick), args.only.as_deref())?;
     if args.list {
-        stages.iter().for_each(|stage| println!("{:32} {}", stage.id, stage.line()));
+        let mut out = program::stdout();
+        stages.iter().try_for_each(|stage| writeln!(out, "{:32} {}", stage.id, stage.line()))?;
         return Ok(ExitCode::SUCCESS);
     }
     let rows = run_all(&Workspace::find()?, &stages)?;
-    Ok(summarize(&stages, &rows))
+    summarize(&stages, &rows)
 }
 
 /// The stages whose id contains the text, and those they need.
@@ -114,7 +115,7 @@ fn run_all(workspace: &Workspace, stages: &[Stage]) -> Result<Vec<Row>> {
         let failed_need = stage.needs.filter(|need| passed.get(need) == Some(&false));
         let position = format!("[{}/{}] {}", i + 1, stages.len(), stage.line());
         let row = match failed_need {
-            Some(need) => not_run(stage, position, need),
+            Some(need) => not_run(stage, position, need)?,
             None => run_one(workspace, stage, position)?,
         };
         passed.insert(stage.id.as_str(), row.passed);
@@ -123,22 +124,22 @@ fn run_all(workspace: &Workspace, stages: &[Stage]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn not_run(stage: &Stage, position: String, need: &str) -> Row {
+fn not_run(stage: &Stage, position: String, need: &str) -> Result<Row> {
     let result = format!("FAIL (not run: {need} failed)");
-    eprintln!("{position}: {result}");
-    row(stage, false, result, None, "-".into())
+    writeln!(program::stderr(), "{position}: {result}")?;
+    Ok(row(stage, false, result, None, "-".into()))
 }
 
 fn run_one(workspace: &Workspace, stage: &Stage, position: String) -> Result<Row> {
     let mut log = Log::create(workspace, &stage.id)?;
-    let progress = Progress::start(position);
+    let progress = Progress::start(position)?;
     let outcome = (stage.action)(workspace, &mut log);
     let passed = outcome.is_ok();
     let result = if passed { "pass" } else { "FAIL" };
-    let time = progress.finish(result);
+    let time = progress.finish(result)?;
     if let Err(error) = outcome {
-        eprint!("{}", log.tail(40));
-        eprintln!("  {error:#}\n  log: {}", log.path().display());
+        let mut err = program::stderr();
+        writeln!(err, "{}  {error:#}\n  log: {}", log.tail(40), log.path().display())?;
     }
     Ok(row(stage, passed, result.into(), log.tests, format!("{:.1}", time.as_secs_f64())))
 }
@@ -150,7 +151,7 @@ fn row(stage: &Stage, passed: bool, result: String, tests: Option<u64>, seconds:
 }
 
 /// Prints the table and, last, the count.
-fn summarize(stages: &[Stage], rows: &[Row]) -> ExitCode {
+fn summarize(stages: &[Stage], rows: &[Row]) -> Result<ExitCode> {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["stage", "kernel", "CPU", "result", "tests passed", "seconds"]);
@@ -160,13 +161,14 @@ fn summarize(stages: &[Stage], rows: &[Row]) -> ExitCode {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("\n{table}\n");
+    let mut out = program::stdout();
+    writeln!(out, "\n{table}\n")?;
     if let Some(note) = stages::lacking(stages) {
-        println!("{note}\n");
+        writeln!(out, "{note}\n")?;
     }
     let passed = rows.iter().filter(|row| row.passed).count();
-    println!("{passed} passed, {} failed", rows.len() - passed);
-    if passed == rows.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    writeln!(out, "{passed} passed, {} failed", rows.len() - passed)?;
+    Ok(if passed == rows.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[cfg(test)]

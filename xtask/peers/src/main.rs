@@ -27,7 +27,7 @@ mod python;
 #[path = "../../../benches/common/layers.rs"]
 mod real;
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -72,8 +72,16 @@ fn shape(text: &str) -> Result<ours::Shape> {
     Ok((m, k, n))
 }
 
-fn main() -> Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    program::main(|args: &Args| {
+        let Err(error) = measure(args) else { return Ok(ExitCode::SUCCESS) };
+        // It is the reader of the lines who talks to people.
+        say(&Message::Failed(format!("{error:#}")))?;
+        Ok(ExitCode::FAILURE)
+    })
+}
+
+fn measure(args: &Args) -> Result<()> {
     let best = match &args.kernel {
         Some(name) => Kernel::by_name(name)?,
         None => Kernel::best()?,
@@ -104,7 +112,7 @@ fn main() -> Result<()> {
     let opponents: Vec<Opponent> = opponents.flatten().copied().collect();
     say(&Message::Planned(opponents.len()))?;
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
-    let mut ring = Ring { effort, python: start_python(&args, &opponents)?, skipped: Vec::new() };
+    let mut ring = Ring { effort, python: start_python(args, &opponents)?, skipped: Vec::new() };
     for row in &rows {
         // Peers that take their threads from rayon find as many as they are to have; with one, all runs on that thread.
         pool(row.threads)?.install(|| ring.row(row))?;
@@ -135,9 +143,8 @@ fn with_opponents<T>(
 }
 
 fn say(message: &Message) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, message)?;
-    writeln!(out)?;
+    let mut out = program::stdout();
+    writeln!(out, "{}", serde_json::to_string(message)?)?;
     Ok(out.flush()?)
 }
 

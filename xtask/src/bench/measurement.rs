@@ -14,6 +14,8 @@ pub enum Message {
     Skipped(String),
     /// A pair was measured.
     Measured(Measurement),
+    /// What ended it before it was done.
+    Failed(String),
 }
 
 /// Ours and a peer, measured in turn.

@@ -1,6 +1,11 @@
 //! The tables of `cargo xtask bench`, in the terminal and as files.
 
-use std::{fmt::Write, fs, path::Path};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
@@ -33,8 +38,8 @@ pub fn write(dir: &Path, measurements: &[Measurement], skipped: &[String]) -> Re
 }
 
 /// Prints the tables.
-pub fn print(measurements: &[Measurement], skipped: &[String]) {
-    print!("{}", markdown(measurements, skipped));
+pub fn print(measurements: &[Measurement], skipped: &[String]) -> io::Result<()> {
+    write!(program::stdout(), "{}", markdown(measurements, skipped))
 }
 
 /// The CPU, as far as the crate knows it, and who built the crate.

@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{HashMap, HashSet},
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -105,28 +106,32 @@ pub fn main(workspace: &Workspace, only: Option<&str>, output: &str, json: bool)
             Some(built) => program.insert(built),
             None => program.insert(Program::build(workspace, &log, kernel)?),
         };
-        let progress = Progress::start(format!("[{}/{}] {}, {name}", i + 1, calls.len(), kernel.name));
+        let progress = Progress::start(format!("[{}/{}] {}, {name}", i + 1, calls.len(), kernel.name))?;
         // The difference of two runs is free of start-up and of packing the weights.
         let count = |calls| program.count(workspace, &log, &plugin, kernel.name, shape, output, calls);
         let counts = count(1).and_then(|one| Ok((one, count(2)?)));
-        progress.finish(if counts.is_ok() { "done" } else { "FAILED" });
+        progress.finish(if counts.is_ok() { "done" } else { "FAILED" })?;
         let (one, two) = counts?;
         let macs: u64 = shape.iter().product();
         results.push(program.call(kernel.name, name, output, *at_most, macs, &one, &two)?);
     }
     if json {
-        print!("{}", json_lines(&results)?);
+        write!(program::stdout(), "{}", json_lines(&results)?)?;
     } else {
-        println!("{}", table(&results));
+        writeln!(program::stdout(), "{}", table(&results))?;
     }
     let missed = |call: &&Call| call.at_most.is_some_and(|limit| call.ratio > limit);
+    let mut err = program::stderr();
     for call in results.iter().filter(missed) {
         let limit = call.at_most.unwrap_or_default();
-        eprintln!(
+        writeln!(
+            err,
             "{} {}: {:.3} times the bare loop, above {limit}; outside:",
             call.kernel, call.shape, call.ratio
-        );
-        call.outside.iter().for_each(|(function, percent)| eprintln!("{percent:7.1} %  {function}"));
+        )?;
+        call.outside
+            .iter()
+            .try_for_each(|(function, percent)| writeln!(err, "{percent:7.1} %  {function}"))?;
     }
     Ok(if results.iter().any(|call| missed(&call)) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

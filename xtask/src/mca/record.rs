@@ -1,6 +1,6 @@
 //! The figures that the test holds the loops to.
 
-use std::fs;
+use std::{fs, io::Write};
 
 use anyhow::{Context, Result};
 
@@ -16,8 +16,7 @@ const MARGIN: f64 = 0.03;
 pub fn write(workspace: &Workspace, figures: &[Figure]) -> Result<()> {
     let path = data(workspace, FILE);
     fs::write(&path, json_lines(figures)?).with_context(|| format!("cannot write {}", path.display()))?;
-    eprintln!("recorded: {}", path.display());
-    Ok(())
+    Ok(writeln!(program::stderr(), "recorded: {}", path.display())?)
 }
 
 /// What is worse than recorded, a line each; of one target, if the figures are.
