@@ -13,7 +13,7 @@ const IN_ORDER: &[Part] =
     &[(0x41, 0xd03), (0x41, 0xd04), (0x41, 0xd05), (0x51, 0x801), (0x51, 0x803), (0x51, 0x805)];
 
 /// Whether every core of this machine is one of [`IN_ORDER`]. With both sorts the work belongs on the others, so no.
-#[cfg(all(i8gemm_aarch64, feature = "std"))]
+#[cfg(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android")))]
 pub(crate) fn all_in_order() -> bool {
     static ANSWER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -22,8 +22,8 @@ pub(crate) fn all_in_order() -> bool {
     })
 }
 
-/// Without an operating system to ask.
-#[cfg(not(all(i8gemm_aarch64, feature = "std")))]
+/// Without an operating system to ask, or on one that runs on no such core.
+#[cfg(not(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android"))))]
 #[cfg_attr(not(i8gemm_aarch64), allow(dead_code, reason = "other targets have one order of kernels"))]
 pub(crate) fn all_in_order() -> bool {
     false
@@ -31,8 +31,8 @@ pub(crate) fn all_in_order() -> bool {
 
 /// Whether every core that a `/proc/cpuinfo` names is one of [`IN_ORDER`]; `None` if it names none.
 #[cfg_attr(
-    not(all(i8gemm_aarch64, feature = "std")),
-    allow(dead_code, reason = "tested everywhere, used on aarch64")
+    not(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android"))),
+    allow(dead_code, reason = "tested everywhere, used on Linux and Android")
 )]
 fn listed_in_order(cpuinfo: &str) -> Option<bool> {
     let mut implementer = 0;
@@ -52,33 +52,28 @@ fn listed_in_order(cpuinfo: &str) -> Option<bool> {
 }
 
 /// The core that this thread runs on; `None` where programs may not ask.
-#[cfg(all(i8gemm_aarch64, feature = "std"))]
+#[cfg(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android")))]
 fn this_core() -> Option<Part> {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        const AT_HWCAP: core::ffi::c_ulong = 16;
-        const HWCAP_CPUID: core::ffi::c_ulong = 1 << 11;
-        unsafe extern "C" {
-            safe fn getauxval(kind: core::ffi::c_ulong) -> core::ffi::c_ulong;
-        }
-        if getauxval(AT_HWCAP) & HWCAP_CPUID == 0 {
-            return None;
-        }
-        let midr: u64;
-        // SAFETY: the kernel says that it answers this read for programs; it touches one register.
-        unsafe {
-            core::arch::asm!("mrs {}, MIDR_EL1", out(reg) midr, options(pure, nomem, nostack, preserves_flags));
-        }
-        Some(part(midr))
+    const AT_HWCAP: core::ffi::c_ulong = 16;
+    const HWCAP_CPUID: core::ffi::c_ulong = 1 << 11;
+    unsafe extern "C" {
+        safe fn getauxval(kind: core::ffi::c_ulong) -> core::ffi::c_ulong;
     }
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    None
+    if getauxval(AT_HWCAP) & HWCAP_CPUID == 0 {
+        return None;
+    }
+    let midr: u64;
+    // SAFETY: the kernel says that it answers this read for programs; it touches one register.
+    unsafe {
+        core::arch::asm!("mrs {}, MIDR_EL1", out(reg) midr, options(pure, nomem, nostack, preserves_flags));
+    }
+    Some(part(midr))
 }
 
 /// Maker and model in `MIDR_EL1`: bits 31..24 and 15..4.
 #[cfg_attr(
-    not(all(i8gemm_aarch64, feature = "std")),
-    allow(dead_code, reason = "tested everywhere, used on aarch64")
+    not(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android"))),
+    allow(dead_code, reason = "tested everywhere, used on Linux and Android")
 )]
 fn part(midr: u64) -> Part {
     ((midr >> 24) as u8, (midr >> 4) as u16 & 0xfff)

@@ -11,7 +11,7 @@ use crate::run::{Log, Progress, Workspace};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Keep to this machine's toolchain: no aarch64 under QEMU, no microcontroller builds
+    /// Keep to this machine and its toolchain: no other targets, no QEMU, no question to the registry
     #[arg(long)]
     quick: bool,
     /// Run only the stages whose name contains this (and those they need)

@@ -1,5 +1,8 @@
 //! The stages of `cargo xtask test`, in the order they run.
 
+mod flags;
+mod targets;
+
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -33,10 +36,6 @@ const KERNEL_TARGETS: &[&str] = &[
 const NO_STD: [(&str, &[&str]); 2] =
     [("alloc", &["--no-default-features", "--features", "alloc"]), ("core", &["--no-default-features"])];
 
-/// Microcontrollers: Cortex-M0, without atomic read-modify-write, which `alloc` must do without; and Cortex-M4F/M7. One of
-/// [`NO_STD`] each.
-const MICROCONTROLLERS: [&str; 2] = ["thumbv6m-none-eabi", "thumbv7em-none-eabihf"];
-
 /// The emulated CPUs, and the kernels that each of them has. Written down rather than asked for, so that a feature
 /// which detection misses is a failed pin.
 const AARCH64_CPUS: [(&str, &[&str]); 3] = [
@@ -68,12 +67,15 @@ pub fn all(quick: bool) -> Vec<Stage> {
     stages.extend(no_std());
     stages.extend(spills_native());
     if !quick {
+        stages.push(package());
         stages.push(Stage::new("debian", "Debian's toolchain and QEMU", |w, log| {
             debian::install(w, log, mca::PACKAGES)
         }));
         stages.extend(unsaved_x86());
         stages.extend(emulated_x86());
-        stages.extend(microcontrollers());
+        stages.extend(flags::native());
+        stages.extend(flags::cross());
+        stages.extend(targets::stages());
         stages.extend(aarch64());
         stages.extend(armv7());
     }
@@ -176,7 +178,13 @@ fn docs() -> Vec<Stage> {
     ]
 }
 
-/// Without `std` on this machine: checked, for the microcontrollers' stages generate the code.
+/// What would be published, without publishing it: built from what the package holds. This asks the registry.
+fn package() -> Stage {
+    // In the root, as whoever publishes does; a change is tested before it is committed.
+    cargo("package", "the package to publish", &["publish", "--dry-run", "--allow-dirty"])
+}
+
+/// Without `std` on this machine: checked, for the stages of microcontrollers generate the code.
 fn no_std() -> impl Iterator<Item = Stage> {
     NO_STD.into_iter().map(|(name, features)| {
         Stage::new(format!("no-std-{name}"), format!("no_std check, {name}"), move |w, log| {
@@ -210,19 +218,6 @@ fn predicted_aarch64() -> Stage {
         mca::check(w, log, &archive, &loops::AARCH64)
     };
     Stage::new("aarch64-mca", "predicted speed of the loops, aarch64", action).needs("debian")
-}
-
-/// Builds without `std` for machines that have none: here a forgotten `std` fails.
-fn microcontrollers() -> impl Iterator<Item = Stage> {
-    let build = |target: &'static str, (name, features): (&'static str, &'static [&'static str])| {
-        Stage::new(format!("{target}-{name}"), format!("no_std build, {name}, {target}"), move |w, log| {
-            let crates = if name == "alloc" { "core,alloc" } else { "core" };
-            let mut command = debian::cargo_build_std(w, "build", target, crates);
-            log.check(command.args(["-p", "i8gemm", "--lib"]).args(features)).map(drop)
-        })
-        .needs("debian")
-    };
-    MICROCONTROLLERS.into_iter().zip(NO_STD).map(move |(target, features)| build(target, features))
 }
 
 /// The tests for aarch64, built once and run on each emulated CPU with each kernel that it has.
