@@ -1,15 +1,15 @@
-//! The sum of two quantized slices: what joins the branches of a residual network. Written once over [`Lanes`], compiled for each
-//! instruction set by [`slice_functions`](super::slices::slice_functions).
+//! The sum of two quantized slices: what joins the branches of a residual network. Written once over [`Lanes`], looked up
+//! by instruction set.
 //!
 //! Both terms become f32 steps of the output, `f32(q - zero_point) * scale`, are added, clamped to integers, and rounded half to
 //! even. Two multiplications and one addition, each rounded: nothing is contracted into a fused multiply-add, so every kernel gives
 //! the same bits. Three bytes move for each value; memory is the limit.
 
-use super::{lanes::Lanes, slices::Buffer};
+use super::{Isa, isa::compiled, lanes::Lanes, slices::Buffer};
 
 /// Two slices of bytes to add.
 ///
-/// Safety contract of `Slices::add`: both sources are readable and `dst` is writable for `len` values, `min - zero_point` and
+/// Safety contract of [`add`]: both sources are readable and `dst` is writable for `len` values, `min - zero_point` and
 /// `max - zero_point` lie in -511..=511.
 #[derive(Clone, Copy)]
 pub(crate) struct AddJob {
@@ -24,6 +24,11 @@ pub(crate) struct AddJob {
     pub max: i32,
     pub dst: *mut u8,
     pub len: usize,
+}
+
+/// Safety: as [`AddJob`]; the CPU has the instruction set.
+pub(crate) fn add(isa: Isa) -> unsafe fn(&AddJob) {
+    compiled!(isa; fn(job: &AddJob) = add_over::<Lanes>)
 }
 
 /// What is the same for every vector.
@@ -74,7 +79,7 @@ impl<V: Lanes> Common<V> {
 /// # Safety
 /// As [`AddJob`]; the CPU has the features of `V`.
 #[inline(always)]
-pub(super) unsafe fn add<V: Lanes>(job: &AddJob) {
+unsafe fn add_over<V: Lanes>(job: &AddJob) {
     let [a, b] = job.src;
     // SAFETY: whole vectors inside the job; the tail reads and writes buffers.
     unsafe {

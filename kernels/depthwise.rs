@@ -1,5 +1,5 @@
-//! Depthwise convolution: every channel with filters of its own. Written once over [`Taps`], compiled for each instruction set
-//! by [`depthwise_functions`].
+//! Depthwise convolution: every channel with filters of its own. Written once over [`Taps`], looked up by instruction
+//! set.
 //!
 //! A product would have one column for each group, so this has a loop of its own: channels are the lanes, and a tile is `R`
 //! pixels of an output row by two vectors of channels. Taps come in pairs, which is what multiply-adds of i16 take:
@@ -29,11 +29,11 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use super::{
-    Epilogue, Store,
-    depthwise3x3::Three,
+    Epilogue, Isa, Store,
     epilogue::{
         Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd, finish,
     },
+    isa::compiled,
     lanes::Lanes,
 };
 
@@ -60,7 +60,7 @@ pub(crate) struct Run {
 
 /// Some pixels, which are rows of the epilogue, by all channels.
 ///
-/// Safety contract of [`Depthwise::run`]:
+/// Safety contract of [`run`]:
 /// - every tap is readable for `channels` bytes at each of its run's pixels;
 /// - `weights` are those of `channels` channels and `taps` taps;
 /// - the epilogue is valid for the channels, and has one zero point for all rows and no `rhs_zero`;
@@ -84,15 +84,14 @@ pub(crate) struct DepthwiseJob<'a> {
     pub out_col_stride: usize,
 }
 
-/// The functions, compiled for one instruction set.
-#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
-pub(crate) struct Depthwise {
-    /// Channels of a block of weights: at most [`MAX_BLOCK`].
-    pub block: usize,
-    /// Safety: the CPU has the kernel's features; otherwise as [`DepthwiseJob`] says.
-    pub run: unsafe fn(&DepthwiseJob),
-    /// For 3 x 3 taps of stride 1, if there is something better.
-    pub three: Option<Three>,
+/// Computes pixels. Safety: as [`DepthwiseJob`]; the CPU has the instruction set.
+pub(crate) fn run(isa: Isa) -> unsafe fn(&DepthwiseJob) {
+    compiled!(isa; fn(job: &DepthwiseJob) = run_over::<Taps>)
+}
+
+/// Channels of a block of weights: at most [`MAX_BLOCK`].
+pub(crate) fn block(isa: Isa) -> usize {
+    2 * isa.lanes()
 }
 
 /// Channels of the largest block.
@@ -118,56 +117,15 @@ pub(super) unsafe trait Taps {
     );
 }
 
-/// A table of [`Depthwise`] over a kind of [`Taps`], compiled for the CPU features named.
-macro_rules! depthwise_functions {
-    ($taps:ty $(, $features:literal)?) => {{
-        use $crate::kernels::depthwise::{self, Depthwise, DepthwiseJob};
-
-        /// # Safety
-        /// As [`DepthwiseJob`].
-        $(#[target_feature(enable = $features)])?
-        unsafe fn run(job: &DepthwiseJob) {
-            // SAFETY: the caller's.
-            unsafe { depthwise::run::<$taps>(job) }
-        }
-
-        Depthwise { block: depthwise::block::<$taps>(), run, three: None }
-    }};
-}
-pub(super) use depthwise_functions;
-
-/// As [`depthwise_functions`], over a kind of [`ColumnTaps`](super::depthwise3x3::ColumnTaps).
-#[allow(unused_macros, reason = "not every target has pairs")]
-macro_rules! paired_depthwise_functions {
-    ($taps:ty, $features:literal) => {{
-        use $crate::kernels::depthwise3x3::{self, ColumnTaps, Three, ThreeJob};
-
-        /// # Safety
-        /// As [`ThreeJob`].
-        #[target_feature(enable = $features)]
-        unsafe fn three(job: &ThreeJob) {
-            // SAFETY: the caller's.
-            unsafe { depthwise3x3::run::<$taps>(job) }
-        }
-
-        Depthwise {
-            three: Some(Three { run: three, fours: <$taps>::FOURS }),
-            ..depthwise_functions!($taps, $features)
-        }
-    }};
-}
-#[allow(unused_imports, reason = "as above")]
-pub(super) use paired_depthwise_functions;
-
 /// Channels of a block.
-pub(super) const fn block<T: Taps>() -> usize {
+pub(super) const fn block_of<T: Taps>() -> usize {
     2 * T::V::LANES
 }
 
 /// # Safety
 /// As [`DepthwiseJob`]; the CPU has the features of `T`.
 #[inline(always)]
-pub(super) unsafe fn run<T: Taps>(job: &DepthwiseJob) {
+unsafe fn run_over<T: Taps>(job: &DepthwiseJob) {
     // SAFETY: the caller's; the end agrees with the store.
     unsafe {
         match job.epilogue.store {
@@ -197,7 +155,7 @@ unsafe fn signs<T: Taps, E: End>(job: &DepthwiseJob) {
 /// As [`signs`].
 #[inline(always)]
 unsafe fn blocks<T: Taps, E: End, const UNSIGNED: bool>(job: &DepthwiseJob) {
-    let width = block::<T>();
+    let width = block_of::<T>();
     let stride = job.taps.div_ceil(2) * 2 * width;
     let mut columns = Columns::NEW;
     let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
@@ -238,7 +196,7 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
 ) {
     let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
     let element = if fixed { 1 } else { E::BYTES };
-    let whole = block.count == self::block::<T>();
+    let whole = block.count == self::block_of::<T>();
     let direct = !fixed && job.out_col_stride == 1 && whole;
     let mut done = 0;
     while done < run.count {
@@ -309,7 +267,7 @@ unsafe fn tile<T: Taps, E: End, const UNSIGNED: bool, const R: usize>(
         let mut weights = block.weights;
         for pair in 0..job.taps / 2 {
             T::add::<UNSIGNED, R>(at(2 * pair), at(2 * pair + 1), weights, &mut sums);
-            weights = weights.add(2 * self::block::<T>());
+            weights = weights.add(2 * self::block_of::<T>());
         }
         if !job.taps.is_multiple_of(2) {
             let last = at(job.taps - 1);
@@ -346,7 +304,7 @@ unsafe fn few<T: Taps, E: End, const UNSIGNED: bool>(
             for pair in &copies[..pairs] {
                 let [a, b] = [0, 1].map(|i| Tap { ptr: pair[i].as_ptr(), step: 0 });
                 T::add::<UNSIGNED, 1>(a, b, weights, &mut sums);
-                weights = weights.add(2 * self::block::<T>());
+                weights = weights.add(2 * self::block_of::<T>());
             }
         }
         finish::<T::V, E, 1, 2>(sums, end);

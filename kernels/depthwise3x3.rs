@@ -28,15 +28,15 @@
 use core::ffi::c_void;
 
 use super::{
-    Epilogue, Store,
-    depthwise::{Tap, Taps, block},
+    Epilogue, Isa, Store,
+    depthwise::{Tap, Taps, block_of},
     epilogue::{Columns, End, EndByte, EndF32, EndI32, TileEnd, finish_from_base},
     lanes::Lanes,
 };
 
 /// Two rows of output by all channels.
 ///
-/// Safety contract of [`Depthwise::three`](super::depthwise::Depthwise::three):
+/// Safety contract of [`Three::run`]:
 /// - every row is readable for `channels` bytes at each of `width` pixels, and `zeros` for `channels` bytes;
 /// - `channels` are a block at least; `weights` are those of as many channels;
 /// - the epilogue is valid for the channels, has one zero point for all rows and no `rhs_zero`, and its store is neither
@@ -75,12 +75,23 @@ const FOURS: usize = 12;
 
 /// The function and what it wants.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 pub(crate) struct Three {
     /// Safety: see [`ThreeJob`].
     pub run: unsafe fn(&ThreeJob),
     /// [`ColumnTaps::FOURS`].
     pub fours: bool,
+}
+
+/// The function of an instruction set, if it has one that is better than [`super::depthwise::run`].
+pub(crate) fn three(isa: Isa) -> Option<Three> {
+    cfg_if::cfg_if! {
+        if #[cfg(i8gemm_x86_64)] {
+            super::x86::three(isa)
+        } else {
+            let _ = isa;
+            None
+        }
+    }
 }
 
 #[cfg(feature = "alloc")]
@@ -198,7 +209,7 @@ unsafe fn signs<T: ColumnTaps, E: End>(job: &ThreeJob) {
 /// As [`signs`].
 #[inline(always)]
 unsafe fn blocks<T: ColumnTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob) {
-    let width = block::<T>();
+    let width = block_of::<T>();
     let mut columns = Columns::NEW;
     let mut index = 0;
     while index * width < job.channels {

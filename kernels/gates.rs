@@ -1,11 +1,11 @@
 //! The gates of recurrent cells, fused: both products' sums, sigmoid and tanh, the new state. Written once over [`Lanes`],
-//! compiled for each instruction set by [`slice_functions`](super::slices::slice_functions).
+//! looked up by instruction set.
 //!
 //! tanh is a quotient of two polynomials, x * P(x^2) / Q(x^2), of degree 13 and 6 (the coefficients that Eigen uses), clamped
 //! to where it reaches 1; sigmoid(x) = 0.5 + 0.5 tanh(x / 2). Additions, multiplications and one division, each rounded:
 //! nothing is contracted into a fused multiply-add, so every kernel gives the same bits.
 
-use super::lanes::Lanes;
+use super::{Isa, isa::compiled, lanes::Lanes};
 
 /// Beyond this tanh is 1 to f32.
 pub(crate) const TANH_CLAMP: f32 = 7.905_311;
@@ -24,7 +24,7 @@ pub(crate) const TANH_Q: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6
 
 /// One row of a batch: `len` units, their gates one after the other at multiples of `stride`.
 ///
-/// Safety contract of `Slices::lstm` (4 gates) and `Slices::gru` (3): `input` and `recurrent` are readable for `len` values at
+/// Safety contract of [`lstm`] (4 gates) and [`gru`] (3): `input` and `recurrent` are readable for `len` values at
 /// every multiple of `stride` up to the last gate, `h` is readable and writable for `len` values, and so is `c` for an LSTM.
 /// None of them overlap.
 #[derive(Clone, Copy)]
@@ -37,6 +37,16 @@ pub(crate) struct CellJob {
     pub h: *mut f32,
     pub c: *mut f32,
     pub len: usize,
+}
+
+/// One step of an LSTM. Safety: as [`CellJob`]; the CPU has the instruction set.
+pub(crate) fn lstm(isa: Isa) -> unsafe fn(&CellJob) {
+    compiled!(isa; fn(job: &CellJob) = lstm_over::<Lanes>)
+}
+
+/// One step of a GRU. Safety: as [`CellJob`]; the CPU has the instruction set.
+pub(crate) fn gru(isa: Isa) -> unsafe fn(&CellJob) {
+    compiled!(isa; fn(job: &CellJob) = gru_over::<Lanes>)
 }
 
 /// # Safety
@@ -132,7 +142,7 @@ unsafe fn sum<V: Lanes>(job: &CellJob, gate: usize, at: usize) -> V::F {
 /// # Safety
 /// As [`CellJob`]; the CPU has the features of `V`.
 #[inline(always)]
-pub(super) unsafe fn lstm<V: Lanes>(job: &CellJob) {
+unsafe fn lstm_over<V: Lanes>(job: &CellJob) {
     // SAFETY: the caller's.
     unsafe { run::<V, Lstm>(job) }
 }
@@ -140,7 +150,7 @@ pub(super) unsafe fn lstm<V: Lanes>(job: &CellJob) {
 /// # Safety
 /// As [`CellJob`]; the CPU has the features of `V`.
 #[inline(always)]
-pub(super) unsafe fn gru<V: Lanes>(job: &CellJob) {
+unsafe fn gru_over<V: Lanes>(job: &CellJob) {
     // SAFETY: the caller's.
     unsafe { run::<V, Gru>(job) }
 }

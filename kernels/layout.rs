@@ -5,7 +5,7 @@
 
 use core::ops::BitXor;
 
-use super::LhsRows;
+use super::{Isa, LhsRows, isa::compiled, lanes::Lanes};
 
 /// `k` rounded up to a multiple of `step`.
 pub(crate) fn padded(k: usize, step: usize) -> usize {
@@ -119,15 +119,30 @@ pub(crate) struct Runs {
 pub(super) unsafe fn copy_rows(src: &LhsRows, flip: u8, stride: usize, dst: *mut u8) {
     let runs = Runs { first: LhsRows { ..*src }, count: 1, src_step: 0, dst_step: 0 };
     // SAFETY: the caller's.
-    unsafe { copy_runs(&runs, flip, stride, dst) }
+    unsafe { copy_runs_inline(&runs, flip, stride, dst) }
 }
 
-/// Copies rows of runs, `dst[i * stride + run * dst_step + k] = src[i][run][k] ^ flip`.
-///
+/// Copies rows of runs, `dst[i * stride + run * dst_step + k] = src[i][run][k] ^ flip`. Safety: every run is readable for `first.k`
+/// bytes and its copy writable; the CPU has the instruction set.
+pub(crate) type CopyRuns = unsafe fn(src: &Runs, flip: u8, stride: usize, dst: *mut u8);
+
+/// See [`CopyRuns`].
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for images, which need it"))]
+pub(crate) fn copy_runs(isa: Isa) -> CopyRuns {
+    /// # Safety
+    /// As [`CopyRuns`].
+    #[inline(always)]
+    unsafe fn over<V: Lanes>(src: &Runs, flip: u8, stride: usize, dst: *mut u8) {
+        // SAFETY: the caller's.
+        unsafe { copy_runs_inline(src, flip, stride, dst) }
+    }
+    compiled!(isa; fn(src: &Runs, flip: u8, stride: usize, dst: *mut u8) = over::<Lanes>)
+}
+
 /// # Safety
-/// Every run is readable for `first.k` bytes and its copy writable.
+/// As [`CopyRuns`].
 #[inline(always)]
-pub(super) unsafe fn copy_runs(src: &Runs, flip: u8, stride: usize, dst: *mut u8) {
+unsafe fn copy_runs_inline(src: &Runs, flip: u8, stride: usize, dst: *mut u8) {
     let k = src.first.k;
     if k == 0 {
         return;
@@ -163,7 +178,7 @@ pub(super) unsafe fn copy_runs(src: &Runs, flip: u8, stride: usize, dst: *mut u8
 }
 
 /// # Safety
-/// As [`copy_runs`].
+/// As [`CopyRuns`].
 #[inline(always)]
 unsafe fn each_run(src: &Runs, stride: usize, dst: *mut u8, copy: impl Fn(*const u8, *mut u8)) {
     for run in 0..src.count {

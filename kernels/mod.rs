@@ -24,17 +24,26 @@
 
 use core::ffi::c_void;
 
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 pub(crate) mod add;
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 pub(crate) mod depthwise;
-#[cfg_attr(not(i8gemm_x86_64), allow(dead_code, reason = "no other target has pairs"))]
+#[cfg_attr(
+    not(all(feature = "alloc", i8gemm_x86_64)),
+    allow(dead_code, reason = "for layers, which need it, and no other target has pairs")
+)]
 pub(crate) mod depthwise3x3;
 mod drive;
 mod epilogue;
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 pub(crate) mod gates;
+mod isa;
 mod lanes;
 pub(crate) mod layout;
 pub(crate) mod portable;
 pub(crate) mod slices;
+
+pub(crate) use isa::Isa;
 
 cfg_if::cfg_if! {
     if #[cfg(i8gemm_x86_64)] {
@@ -102,6 +111,8 @@ pub(crate) static ALL_NAMES: &[&str] = &[
 pub(crate) struct Kernel {
     /// The name that users read and pin.
     pub name: &'static str,
+    /// What everything but products is compiled for on the same CPUs.
+    pub isa: Isa,
     /// The instruction the kernel is built on, for tables.
     pub instruction: &'static str,
     /// Whether this CPU has every feature the kernel's functions are compiled for.
@@ -131,11 +142,6 @@ pub(crate) struct Kernel {
     pub row_sums: unsafe fn(src: &LhsRows, dst: *mut i32),
     /// Computes a job. Safety: see [`Job`]; the CPU has the kernel's features.
     pub multiply: unsafe fn(job: &Job),
-    /// Functions on slices of numbers, for the same CPUs.
-    pub slices: slices::Slices,
-    /// Depthwise convolution, for the same CPUs.
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
-    pub depthwise: depthwise::Depthwise,
 }
 
 /// What a kernel reads as `lhs`.

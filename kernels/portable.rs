@@ -9,13 +9,12 @@
 //! - Exact: products of i8 fit i16, the sum is i32 arithmetic modulo 2^32, as in the reference.
 
 use super::{
-    Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    depthwise::{Tap, Taps, depthwise_functions},
+    Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    depthwise::{Tap, Taps},
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     lanes::{Lanes, PlainRange},
     layout,
-    slices::slice_functions,
 };
 
 const MR: usize = 4;
@@ -24,6 +23,7 @@ const NR: usize = 4;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "portable",
+    isa: Isa::Portable,
     instruction: "scalar i32 multiply-add",
     is_available: || true,
     mr: MR,
@@ -37,8 +37,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
-    slices: slice_functions!(Scalar4),
-    depthwise: depthwise_functions!(ScalarTaps),
 };
 
 /// # Safety

@@ -1,5 +1,5 @@
 //! Functions on contiguous values: quantize, requantize, dequantize, and the range of reals. Written once over [`Lanes`],
-//! compiled for each instruction set by [`slice_functions`], whose table has gates, additions and copies of runs too.
+//! looked up by instruction set.
 //!
 //! A real becomes a byte in four moves that every instruction set has: scale it to steps, put 0 in place of NaN, clamp to
 //! the integers that `min - zero_point` and `max - zero_point` are, round, add the zero point. Clamping to integers before
@@ -10,7 +10,7 @@
 
 use core::mem::MaybeUninit;
 
-use super::{FixedPoint, Param, add::AddJob, gates::CellJob, lanes::Lanes, layout::Runs};
+use super::{FixedPoint, Isa, Param, isa::compiled, lanes::Lanes};
 
 /// How a number of steps becomes an integer.
 ///
@@ -85,7 +85,7 @@ pub(crate) enum Scaling {
 
 /// Values to quantize or requantize.
 ///
-/// Safety contract of [`Slices::quantize`]: the source is readable and `dst` writable for `len` values, every parameter
+/// Safety contract of [`quantize`]: the source is readable and `dst` writable for `len` values, every parameter
 /// is valid for `len` values, `min - zero_point` and `max - zero_point` lie in -511..=511.
 #[derive(Clone, Copy)]
 pub(crate) struct QuantizeJob {
@@ -109,7 +109,7 @@ pub(crate) const AHEAD: usize = 512;
 
 /// Bytes to dequantize: `(value - zero_points) * scales`, values as in [`Source::Bytes`].
 ///
-/// Safety contract of [`Slices::dequantize`]: `src` is readable, `dst` writable and every parameter valid for `len` values.
+/// Safety contract of [`dequantize`]: `src` is readable, `dst` writable and every parameter valid for `len` values.
 #[derive(Clone, Copy)]
 pub(crate) struct DequantizeJob {
     pub src: *const u8,
@@ -143,97 +143,21 @@ impl Extent {
     }
 }
 
-/// The functions, compiled for one instruction set. Safety: the CPU has it; otherwise as their jobs say.
-pub(crate) struct Slices {
-    /// Returns the sum of the quantized values, modulo 2^32.
-    pub quantize: unsafe fn(&QuantizeJob) -> i32,
-    pub dequantize: unsafe fn(&DequantizeJob),
-    /// Of `len` reals at a pointer.
-    pub extent: unsafe fn(*const f32, usize) -> Extent,
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
-    pub lstm: unsafe fn(&CellJob),
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
-    pub gru: unsafe fn(&CellJob),
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
-    pub add: unsafe fn(&AddJob),
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "as above"))]
-    pub copy_runs: CopyRuns,
+/// Quantizes or requantizes, and returns the sum of the quantized values, modulo 2^32. Safety: as [`QuantizeJob`]; the CPU has the
+/// instruction set, here and in all look-ups.
+pub(crate) fn quantize(isa: Isa) -> unsafe fn(&QuantizeJob) -> i32 {
+    compiled!(isa; fn(job: &QuantizeJob) -> i32 = quantize_over::<Lanes>)
 }
 
-/// Copies rows of runs: run `j` of row `i` to `dst + i * stride + j * dst_step`, every byte xored with `flip`. Safety: every run is
-/// readable and its copy writable, and the CPU has the features.
-pub(crate) type CopyRuns = unsafe fn(src: &Runs, flip: u8, stride: usize, dst: *mut u8);
-
-/// A table of [`Slices`] over a kind of [`Lanes`], compiled for the CPU features named.
-macro_rules! slice_functions {
-    ($lanes:ty $(, $features:literal)?) => {{
-        use $crate::kernels::{
-            add::{self, AddJob},
-            gates::{self, CellJob},
-            layout::{self, Runs},
-            slices::{self, DequantizeJob, Extent, QuantizeJob, Slices},
-        };
-
-        /// # Safety
-        /// As [`QuantizeJob`].
-        $(#[target_feature(enable = $features)])?
-        unsafe fn quantize(job: &QuantizeJob) -> i32 {
-            // SAFETY: the caller's.
-            unsafe { slices::quantize::<$lanes>(job) }
-        }
-
-        /// # Safety
-        /// As [`DequantizeJob`].
-        $(#[target_feature(enable = $features)])?
-        unsafe fn dequantize(job: &DequantizeJob) {
-            // SAFETY: the caller's.
-            unsafe { slices::dequantize::<$lanes>(job) }
-        }
-
-        /// # Safety
-        /// `len` values at `src` are readable.
-        $(#[target_feature(enable = $features)])?
-        unsafe fn extent(src: *const f32, len: usize) -> Extent {
-            // SAFETY: the caller's.
-            unsafe { slices::extent::<$lanes>(src, len) }
-        }
-
-        /// # Safety
-        /// As [`CellJob`].
-        $(#[target_feature(enable = $features)])?
-        unsafe fn lstm(job: &CellJob) {
-            // SAFETY: the caller's.
-            unsafe { gates::lstm::<$lanes>(job) }
-        }
-
-        /// # Safety
-        /// As [`CellJob`].
-        $(#[target_feature(enable = $features)])?
-        unsafe fn gru(job: &CellJob) {
-            // SAFETY: the caller's.
-            unsafe { gates::gru::<$lanes>(job) }
-        }
-
-        /// # Safety
-        /// As [`AddJob`].
-        $(#[target_feature(enable = $features)])?
-        unsafe fn add(job: &AddJob) {
-            // SAFETY: the caller's.
-            unsafe { add::add::<$lanes>(job) }
-        }
-
-        /// # Safety
-        /// As [`layout::copy_runs`].
-        $(#[target_feature(enable = $features)])?
-        unsafe fn copy_runs(src: &Runs, flip: u8, stride: usize, dst: *mut u8) {
-            // SAFETY: the caller's.
-            unsafe { layout::copy_runs(src, flip, stride, dst) }
-        }
-
-        Slices { quantize, dequantize, extent, lstm, gru, add, copy_runs }
-    }};
+/// Safety: as [`DequantizeJob`].
+pub(crate) fn dequantize(isa: Isa) -> unsafe fn(&DequantizeJob) {
+    compiled!(isa; fn(job: &DequantizeJob) = dequantize_over::<Lanes>)
 }
-pub(super) use slice_functions;
+
+/// The [`Extent`] of so many reals. Safety: they are readable.
+pub(crate) fn extent(isa: Isa) -> unsafe fn(*const f32, usize) -> Extent {
+    compiled!(isa; fn(src: *const f32, len: usize) -> Extent = extent_over::<Lanes>)
+}
 
 /// Lanes of the widest vector.
 const MAX_LANES: usize = 16;
@@ -241,7 +165,7 @@ const MAX_LANES: usize = 16;
 /// # Safety
 /// As [`QuantizeJob`]; the CPU has the features of `V`.
 #[inline(always)]
-pub(super) unsafe fn quantize<V: Lanes>(job: &QuantizeJob) -> i32 {
+unsafe fn quantize_over<V: Lanes>(job: &QuantizeJob) -> i32 {
     let shared = job.zero_points.step == 0;
     // SAFETY: the caller's.
     unsafe {
@@ -633,7 +557,7 @@ unsafe fn uniform<V: Lanes>(seed: u64, index: u32) -> V::F {
 /// # Safety
 /// As [`DequantizeJob`]; the CPU has the features of `V`.
 #[inline(always)]
-pub(super) unsafe fn dequantize<V: Lanes>(job: &DequantizeJob) {
+unsafe fn dequantize_over<V: Lanes>(job: &DequantizeJob) {
     // SAFETY: whole vectors inside the job; the tail reads and writes buffers.
     unsafe {
         let mut at = 0;
@@ -669,7 +593,7 @@ unsafe fn real<V: Lanes>(job: &DequantizeJob, at: usize) -> V::F {
 /// # Safety
 /// `len` values at `src` are readable; the CPU has the features of `V`.
 #[inline(always)]
-pub(super) unsafe fn extent<V: Lanes>(src: *const f32, len: usize) -> Extent {
+unsafe fn extent_over<V: Lanes>(src: *const f32, len: usize) -> Extent {
     let mut at = 0;
     let mut result = Extent::EMPTY;
     // SAFETY: the caller's.

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// 8 channels at a time.
-pub(super) struct Taps128;
+pub(in crate::kernels) struct Taps128;
 
 // SAFETY: 8 bytes of each tap and 16 weights are read.
 unsafe impl Taps for Taps128 {

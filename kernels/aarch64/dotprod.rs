@@ -23,16 +23,12 @@ use core::arch::{aarch64::*, asm};
 
 use super::{
     super::{
-        Job, Kernel, LhsFormat, LhsRows, SumOffset,
-        depthwise::depthwise_functions,
+        Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput},
         epilogue::{End, TileEnd, finish_from_base},
         layout::{self, padded},
-        slices::slice_functions,
     },
-    GROUP_COLS,
-    depthwise::Taps128,
-    end_of_panel,
+    GROUP_COLS, end_of_panel,
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,
 };
@@ -58,6 +54,7 @@ pub(crate) static KERNEL_A55: Kernel = entry("neon_dotprod_a55", multiply_a55);
 const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
     Kernel {
         name,
+        isa: Isa::Neon,
         instruction: "sdot by lane",
         is_available: Dotprod::is_available,
         mr: MR,
@@ -71,8 +68,6 @@ const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
         pack_lhs,
         row_sums,
         multiply,
-        slices: slice_functions!(Lanes128, "neon"),
-        depthwise: depthwise_functions!(Taps128, "neon"),
     }
 }
 

@@ -17,16 +17,12 @@ use core::arch::{aarch64::*, asm};
 
 use super::{
     super::{
-        Job, Kernel, LhsFormat, LhsRows, SumOffset,
-        depthwise::depthwise_functions,
+        Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput},
         epilogue::{End, TileEnd, finish},
         layout::{self, padded},
-        slices::slice_functions,
     },
-    GROUP_COLS, blocks,
-    depthwise::Taps128,
-    end_of_panel,
+    GROUP_COLS, blocks, end_of_panel,
     lanes128::Lanes128,
     next_rows_of_12, pack_panels,
 };
@@ -46,6 +42,7 @@ pulp::simd_type! {
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "neon_i8mm",
+    isa: Isa::Neon,
     instruction: "smmla",
     is_available: I8mm::is_available,
     mr: MR,
@@ -59,8 +56,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
-    slices: slice_functions!(Lanes128, "neon"),
-    depthwise: depthwise_functions!(Taps128, "neon"),
 };
 
 /// # Safety

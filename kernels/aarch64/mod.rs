@@ -2,14 +2,24 @@
 
 use core::arch::{aarch64::*, asm};
 
-use super::{LhsRows, epilogue::TileEnd, layout::padded};
+use self::{depthwise::Taps128, lanes128::Lanes128};
+use super::{LhsRows, epilogue::TileEnd, isa::Types, layout::padded};
 
 mod blocks;
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 mod depthwise;
 pub(crate) mod dotprod;
 pub(crate) mod i8mm;
 mod lanes128;
 pub(crate) mod neon;
+
+/// The types of [`Isa::Neon`](super::Isa::Neon).
+pub(super) struct Neon;
+
+impl Types for Neon {
+    type Lanes = Lanes128;
+    type Taps = Taps128;
+}
 
 /// Row panels of the kernels with tiles of 12 rows: fewer rows are packed as panels of 8, 4, 2 and 1.
 #[inline(always)]

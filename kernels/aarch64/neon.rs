@@ -29,16 +29,12 @@ use core::arch::{aarch64::*, asm};
 
 use super::{
     super::{
-        Job, Kernel, LhsFormat, LhsRows, SumOffset,
-        depthwise::depthwise_functions,
+        Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput, next_part},
         epilogue::{End, TileEnd, finish_from_base},
         layout::{self, padded},
-        slices::slice_functions,
     },
-    GROUP_COLS,
-    depthwise::Taps128,
-    end_of_panel,
+    GROUP_COLS, end_of_panel,
     lanes128::Lanes128,
     pack_panels,
 };
@@ -63,6 +59,7 @@ pub(crate) static KERNEL_A53: Kernel = kernel("neon_a53", multiply_a53);
 const fn kernel(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
     Kernel {
         name,
+        isa: Isa::Neon,
         instruction: "smull + smlsl2 + sadalp",
         is_available: Neon::is_available,
         mr: MR,
@@ -76,8 +73,6 @@ const fn kernel(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
         pack_lhs,
         row_sums,
         multiply,
-        slices: slice_functions!(Lanes128, "neon"),
-        depthwise: depthwise_functions!(Taps128, "neon"),
     }
 }
 

@@ -23,13 +23,11 @@ use core::mem::MaybeUninit;
 
 use super::{
     super::{
-        Job, Kernel, LhsFormat, Store, SumOffset,
-        depthwise::depthwise_functions,
+        Isa, Job, Kernel, LhsFormat, Store, SumOffset,
         drive::{self, MicroKernel, TileInput, next_part},
         epilogue::{End, TileEnd, finish},
         layout::padded,
-        portable::{Scalar4, ScalarTaps},
-        slices::slice_functions,
+        portable::Scalar4,
     },
     ends::{HALF_EVEN, HalfEven, SUMS, add_products},
     pack::{pack_lhs, row_sums},
@@ -45,6 +43,7 @@ const PANELS: usize = 4;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "armv7_neon",
+    isa: Isa::Portable,
     instruction: "vmull + vmlsl + vpadal",
     is_available,
     mr: MR,
@@ -58,8 +57,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
-    slices: slice_functions!(Scalar4),
-    depthwise: depthwise_functions!(ScalarTaps),
 };
 
 /// Whether the CPU has NEON. ARMv7-A does not promise it: Tegra 2 and some Marvell chips lack it.

@@ -18,14 +18,12 @@
 use core::arch::x86_64::*;
 
 use super::super::{
-    Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
+    Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout::{self, padded},
-    slices::slice_functions,
 };
-use super::{depthwise::Taps256, detect, fetch_output_row, lanes256::Lanes256, sums};
+use super::{detect, fetch_output_row, lanes256::Lanes256, sums};
 
 /// Rows and panels of a tile that widens panels as it loads them.
 const MR: usize = 6;
@@ -70,6 +68,7 @@ const TURN: usize = 4;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx2",
+    isa: Isa::Avx2,
     instruction: "vpmaddwd + vpaddd, ymm",
     is_available: detect::has_avx2,
     mr: MR,
@@ -85,8 +84,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
-    slices: slice_functions!(Lanes256, "avx2"),
-    depthwise: paired_depthwise_functions!(Taps256, "avx2"),
 };
 
 /// Bytes from one widened row to the next.

@@ -16,14 +16,12 @@
 use core::arch::x86_64::*;
 
 use super::super::{
-    Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
+    Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, correct, each, finish_from_base},
     layout,
-    slices::slice_functions,
 };
-use super::{depthwise::Taps512, detect, fetch_output_row, lanes512::Lanes512, sums, tail_word};
+use super::{detect, fetch_output_row, lanes512::Lanes512, sums, tail_word};
 
 const KR: usize = 4;
 
@@ -35,6 +33,7 @@ const NR: usize = 16;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx512_vnni",
+    isa: Isa::Avx512Vnni,
     instruction: "vpdpbusd, zmm",
     is_available: detect::has_avx512_vnni,
     mr: MR,
@@ -48,8 +47,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
-    slices: slice_functions!(Lanes512, "avx512f,avx512bw,avx512vnni"),
-    depthwise: paired_depthwise_functions!(Taps512, "avx512f,avx512bw,avx512vnni"),
 };
 
 /// # Safety

@@ -12,14 +12,12 @@
 use core::arch::x86_64::*;
 
 use super::super::{
-    Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    depthwise::{Depthwise, depthwise_functions, paired_depthwise_functions},
+    Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout,
-    slices::slice_functions,
 };
-use super::{depthwise::Taps256, detect, lanes256::Lanes256, sums, tail_word};
+use super::{detect, lanes256::Lanes256, sums, tail_word};
 
 const MR: usize = 6;
 const NR: usize = 16;
@@ -28,6 +26,7 @@ const KR: usize = 4;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx_vnni",
+    isa: Isa::Avx2,
     instruction: "vpdpbusd, ymm",
     is_available: detect::has_avx_vnni,
     mr: MR,
@@ -41,8 +40,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     pack_lhs,
     row_sums,
     multiply,
-    slices: slice_functions!(Lanes256, "avx2"),
-    depthwise: paired_depthwise_functions!(Taps256, "avx2"),
 };
 
 /// # Safety

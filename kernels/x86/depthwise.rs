@@ -10,13 +10,37 @@ use core::arch::x86_64::*;
 
 use super::{
     super::{
+        Isa,
         depthwise::{Tap, Taps},
-        depthwise3x3::{ColumnTaps, Sums},
+        depthwise3x3::{self, ColumnTaps, Sums, Three, ThreeJob},
         lanes::Lanes,
     },
     lanes256::Lanes256,
     lanes512::Lanes512,
 };
+
+/// See [`depthwise3x3::three`].
+pub(in crate::kernels) fn three(isa: Isa) -> Option<Three> {
+    /// # Safety
+    /// As [`ThreeJob`]; the CPU has AVX2.
+    #[target_feature(enable = "avx2")]
+    unsafe fn avx2(job: &ThreeJob) {
+        // SAFETY: the caller's.
+        unsafe { depthwise3x3::run::<Taps256>(job) }
+    }
+    /// # Safety
+    /// As [`ThreeJob`]; the CPU has AVX-512 with VNNI.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn avx512_vnni(job: &ThreeJob) {
+        // SAFETY: the caller's.
+        unsafe { depthwise3x3::run::<Taps512>(job) }
+    }
+    match isa {
+        Isa::Portable => None,
+        Isa::Avx2 => Some(Three { run: avx2, fours: Taps256::FOURS }),
+        Isa::Avx512Vnni => Some(Three { run: avx512_vnni, fours: Taps512::FOURS }),
+    }
+}
 
 /// Pairs of taps.
 ///
@@ -62,7 +86,7 @@ unsafe fn add<T: PairTaps, const UNSIGNED: bool, const R: usize>(
 }
 
 /// 16 channels at a time.
-pub(super) struct Taps256;
+pub(in crate::kernels) struct Taps256;
 
 // SAFETY: 16 bytes of each tap and 32 weights are read.
 unsafe impl Taps for Taps256 {
@@ -145,7 +169,7 @@ unsafe impl ColumnTaps for Taps256 {
 }
 
 /// 32 channels at a time.
-pub(super) struct Taps512;
+pub(in crate::kernels) struct Taps512;
 
 // SAFETY: 32 bytes of each tap and 64 weights are read.
 unsafe impl Taps for Taps512 {

@@ -3,13 +3,41 @@
 pub(crate) mod avx2;
 pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
+#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 mod depthwise;
 mod detect;
 mod lanes256;
 mod lanes512;
 mod sums;
 
-use super::epilogue::{End, TileEnd};
+#[cfg_attr(not(feature = "alloc"), allow(unused_imports, reason = "for layers, which need it"))]
+pub(super) use depthwise::three;
+
+use self::{
+    depthwise::{Taps256, Taps512},
+    lanes256::Lanes256,
+    lanes512::Lanes512,
+};
+use super::{
+    epilogue::{End, TileEnd},
+    isa::Types,
+};
+
+/// The types of [`Isa::Avx2`](super::Isa::Avx2).
+pub(super) struct Avx2;
+
+impl Types for Avx2 {
+    type Lanes = Lanes256;
+    type Taps = Taps256;
+}
+
+/// The types of [`Isa::Avx512Vnni`](super::Isa::Avx512Vnni).
+pub(super) struct Avx512Vnni;
+
+impl Types for Avx512Vnni {
+    type Lanes = Lanes512;
+    type Taps = Taps512;
+}
 
 /// Fetches the lines that row `r` of a tile of `columns` columns will write. Where outputs are not aligned, the first line is not
 /// whole and left alone.

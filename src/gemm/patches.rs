@@ -9,7 +9,10 @@ use crate::{
     Error, Operand,
     gemm::plan::check_shape,
     image::{Axis, Nhwc, Window},
-    kernels::{LhsRows, layout::Runs, slices::CopyRuns},
+    kernels::{
+        LhsRows,
+        layout::{CopyRuns, Runs},
+    },
 };
 
 /// The patches that a window cuts from some adjacent channels of a batch of images: row `(n * out_height + y) * out_width + x`
@@ -299,7 +302,7 @@ mod tests {
         let patches = Patches::new(&x, shape, &window, 1..6, 9)?;
         let (m, k, n) = (patches.bytes.rows(), patches.k(), 11);
         let mut matrix = vec![0u8; m * k];
-        let portable = Kernel::by_name("portable")?.0.slices.copy_runs;
+        let portable = crate::kernels::layout::copy_runs(Kernel::by_name("portable")?.0.isa);
         // SAFETY: the matrix has room for every patch.
         unsafe { patches.bytes.gather(portable, 0..m, 0, matrix.as_mut_ptr(), k) };
         // One value by its definition: patch (10, 20), tap (2, 3), channel 4 of 1..6.

@@ -523,7 +523,13 @@ impl Product<'_> {
             let count = if left >= chunk + self.kernel.mr { chunk } else { left };
             // SAFETY: the rows are patches of the image; the buffers have room for a block.
             unsafe {
-                patches.gather(self.kernel.slices.copy_runs, start..start + count, flip, dst, row_stride);
+                patches.gather(
+                    kernels::layout::copy_runs(self.kernel.isa),
+                    start..start + count,
+                    flip,
+                    dst,
+                    row_stride,
+                );
                 let done = start - rows.start;
                 let source = LhsRows { ptr: dst, row_stride, rows: count, k: self.k, unsigned };
                 if !self.epilogue.rhs_zero.is_null() {

@@ -15,7 +15,7 @@ use crate::{
     kernels::{
         Epilogue, Param,
         depthwise::{self, DepthwiseJob, Run, Tap},
-        depthwise3x3::ThreeJob,
+        depthwise3x3::{self, ThreeJob},
     },
     memory,
     parallel::run_parts,
@@ -112,7 +112,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
             weights.values[o * taps..][..taps].iter().fold(0i32, |sum, &w| sum - i32::from(w))
         };
         let zero_factor = memory::collected("output channels", (0..filters.outputs).map(sum))?;
-        let block = kernel.0.depthwise.block;
+        let block = depthwise::block(kernel.0.isa);
         let what = "packed filters";
         let overflow = Error::SizeOverflow { what, rows: filters.outputs, cols: taps };
         let stride = depthwise::weights_len(block, channels, taps).ok_or(overflow)?;
@@ -124,7 +124,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let plain =
             Window { height: filters.window.height.unpadded(), width: filters.window.width.unpadded() };
         let fits = multiplier == 1 && channels >= block && plain == Window::new(3, 3);
-        let three = match &kernel.0.depthwise.three {
+        let three = match depthwise3x3::three(kernel.0.isa) {
             Some(three) if fits => {
                 let mut packed =
                     memory::zeroed(what, three.weights_len(block, channels).ok_or(overflow)?, 1)?;
@@ -320,10 +320,12 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
             bias,
             store,
         };
+        let isa = layer.kernel.0.isa;
+        let (run, three) = (depthwise::run(isa), depthwise3x3::three(isa));
         let mut row = rows.start;
         while row < rows.end {
             let (n, y) = (row / self.out.height, row % self.out.height);
-            if let (Some(three), Some(weights)) = (&layer.kernel.0.depthwise.three, &layer.three) {
+            if let (Some(three), Some(weights)) = (three, &layer.three) {
                 // Two rows of an image; a last one is done with the row before it, again.
                 let pair = if y + 1 < self.out.height && row + 1 < rows.end {
                     Some(0)
@@ -359,7 +361,7 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
             for j in 0..layer.multiplier {
                 // SAFETY: taps lie inside the image or the row of zero points; the row of output belongs to this part.
                 unsafe {
-                    (layer.kernel.0.depthwise.run)(&DepthwiseJob {
+                    run(&DepthwiseJob {
                         runs,
                         taps: self.rows.window_taps,
                         channels,

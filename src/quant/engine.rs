@@ -2,18 +2,21 @@
 
 use super::{Interval, Levels, Rounding};
 #[cfg(feature = "alloc")]
-use crate::kernels::{add::AddJob, gates::CellJob};
+use crate::kernels::{
+    add::{self, AddJob},
+    gates::{self, CellJob},
+};
 use crate::{
     Error, FixedPoint, Kernel, Operand,
     kernels::{
-        Param,
-        slices::{DequantizeJob, Extent, QuantizeJob, Scaling, Slices, Source},
+        Isa, Param,
+        slices::{self, DequantizeJob, Extent, QuantizeJob, Scaling, Source},
     },
 };
 
 /// The functions of a kernel that this CPU can run.
 #[derive(Clone, Copy)]
-pub(crate) struct Engine(&'static Slices);
+pub(crate) struct Engine(Isa);
 
 impl Engine {
     /// Of the given kernel, or of the one that this CPU gets.
@@ -25,13 +28,13 @@ impl Engine {
             }
             None => Kernel::best()?,
         };
-        Ok(Self(&kernel.0.slices))
+        Ok(Self(kernel.0.isa))
     }
 
     /// See [`Extent`].
     pub fn extent(self, values: &[f32]) -> Extent {
         // SAFETY: the slice is readable; the CPU has the kernel's features.
-        unsafe { (self.0.extent)(values.as_ptr(), values.len()) }
+        unsafe { slices::extent(self.0)(values.as_ptr(), values.len()) }
     }
 
     /// The range of values that must be finite; `None` of no values.
@@ -96,7 +99,7 @@ impl Engine {
         };
         // SAFETY: source, parameters and output have `len` elements; levels and zero points are those of 8-bit types, so
         // their differences lie in -511..=511; the CPU has the kernel's features.
-        unsafe { (self.0.quantize)(&job) }
+        unsafe { slices::quantize(self.0)(&job) }
     }
 
     /// One step of an LSTM for one row of a batch: gates i, f, g, o, `c.len()` values each.
@@ -108,7 +111,7 @@ impl Engine {
         let job = CellJob { input, recurrent, stride: len, h: h.as_mut_ptr(), c: c.as_mut_ptr(), len };
         // SAFETY: four gates of `len` values in both products, `len` values in both states; the CPU has the kernel's
         // features.
-        unsafe { (self.0.lstm)(&job) }
+        unsafe { gates::lstm(self.0)(&job) }
     }
 
     /// One step of a GRU for one row of a batch: gates r, z, n, `h.len()` values each.
@@ -121,7 +124,7 @@ impl Engine {
         let job = CellJob { input, recurrent, stride: len, h: h.as_mut_ptr(), c, len };
         // SAFETY: three gates of `len` values in both products, `len` values in the state; the CPU has the kernel's
         // features.
-        unsafe { (self.0.gru)(&job) }
+        unsafe { gates::gru(self.0)(&job) }
     }
 
     /// The sum of two slices of quantized values. The caller has checked zero points, scales and clamp.
@@ -142,7 +145,7 @@ impl Engine {
         };
         // SAFETY: three slices of `len` values; zero point and clamp are those of 8-bit types, so their differences lie in
         // -511..=511; the CPU has the kernel's features.
-        unsafe { (self.0.add)(&job) }
+        unsafe { add::add(self.0)(&job) }
     }
 
     /// Dequantizes.
@@ -152,7 +155,7 @@ impl Engine {
         assert!(values.len() == len && fits(scales.len()) && fits(zero_points.len()));
         // SAFETY: source, parameters and output have `len` elements; the CPU has the kernel's features.
         unsafe {
-            (self.0.dequantize)(&DequantizeJob {
+            slices::dequantize(self.0)(&DequantizeJob {
                 src: values.as_ptr().cast(),
                 flip: flip::<T>(),
                 scales: Param::new(scales),
