@@ -29,10 +29,8 @@
 use core::{ffi::c_void, mem::MaybeUninit};
 
 use super::{
-    Epilogue, Isa, Store,
-    epilogue::{
-        Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd, finish,
-    },
+    Epilogue, Isa,
+    epilogue::{Columns, End, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd, finish},
     isa::compiled,
     lanes::Lanes,
 };
@@ -84,9 +82,9 @@ pub(crate) struct DepthwiseJob<'a> {
     pub out_col_stride: usize,
 }
 
-/// Computes pixels. Safety: as [`DepthwiseJob`]; the CPU has the instruction set.
-pub(crate) fn run(isa: Isa) -> unsafe fn(&DepthwiseJob) {
-    compiled!(isa; fn(job: &DepthwiseJob) = run_over::<Taps>)
+/// Computes pixels, whose outputs end in `E`. Safety: as [`DepthwiseJob`]; its store is the end's; the CPU has the instruction set.
+pub(crate) fn run<E: End>(isa: Isa) -> unsafe fn(&DepthwiseJob) {
+    compiled!(isa; <E: End> fn(job: &DepthwiseJob) = run_over::<Taps, E>)
 }
 
 /// Channels of a block of weights: at most [`MAX_BLOCK`].
@@ -125,22 +123,7 @@ pub(super) const fn block_of<T: Taps>() -> usize {
 /// # Safety
 /// As [`DepthwiseJob`]; the CPU has the features of `T`.
 #[inline(always)]
-unsafe fn run_over<T: Taps>(job: &DepthwiseJob) {
-    // SAFETY: the caller's; the end agrees with the store.
-    unsafe {
-        match job.epilogue.store {
-            // Integer requantization starts as an i32 tile in the buffer.
-            Store::I32 { .. } | Store::Fixed { .. } => signs::<T, EndI32>(job),
-            Store::F32 { .. } => signs::<T, EndF32>(job),
-            Store::HalfEven { .. } => signs::<T, EndByte>(job),
-        }
-    }
-}
-
-/// # Safety
-/// As [`run`].
-#[inline(always)]
-unsafe fn signs<T: Taps, E: End>(job: &DepthwiseJob) {
+unsafe fn run_over<T: Taps, E: End>(job: &DepthwiseJob) {
     // SAFETY: the caller's.
     unsafe {
         if job.unsigned {
@@ -152,7 +135,7 @@ unsafe fn signs<T: Taps, E: End>(job: &DepthwiseJob) {
 }
 
 /// # Safety
-/// As [`signs`].
+/// As [`run`].
 #[inline(always)]
 unsafe fn blocks<T: Taps, E: End, const UNSIGNED: bool>(job: &DepthwiseJob) {
     let width = block_of::<T>();
@@ -194,10 +177,8 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
     block: &Block,
     buffer: &mut TileBuffer,
 ) {
-    let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
-    let element = if fixed { 1 } else { E::BYTES };
     let whole = block.count == self::block_of::<T>();
-    let direct = !fixed && job.out_col_stride == 1 && whole;
+    let direct = !E::BUFFERED && job.out_col_stride == 1 && whole;
     let mut done = 0;
     while done < run.count {
         let left = run.count - done;
@@ -213,7 +194,7 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
         // SAFETY: the pixels and channels are the job's; the buffer has room for the largest tile.
         unsafe {
             let out = (run.pixel + done) * job.out_row_stride + block.first * job.out_col_stride;
-            let out = job.out.cast::<u8>().add(out * element).cast::<c_void>();
+            let out = job.out.cast::<u8>().add(out * E::BYTES).cast::<c_void>();
             let mut end = TileEnd {
                 columns: block.columns,
                 col: 0,
@@ -230,10 +211,10 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
                 end.out_stride = MAX_COLS;
             }
             match rows {
-                1 if !whole => few::<T, E, UNSIGNED>(job, run, done, block, &end),
-                1 => tile::<T, E, UNSIGNED, 1>(job, run, done, block, &end),
-                2 => tile::<T, E, UNSIGNED, 2>(job, run, done, block, &end),
-                _ => tile::<T, E, UNSIGNED, MR>(job, run, done, block, &end),
+                1 if !whole => few::<T, E::Tile, UNSIGNED>(job, run, done, block, &end),
+                1 => tile::<T, E::Tile, UNSIGNED, 1>(job, run, done, block, &end),
+                2 => tile::<T, E::Tile, UNSIGNED, 2>(job, run, done, block, &end),
+                _ => tile::<T, E::Tile, UNSIGNED, MR>(job, run, done, block, &end),
             }
             if !direct {
                 let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);

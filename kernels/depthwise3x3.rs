@@ -28,9 +28,9 @@
 use core::ffi::c_void;
 
 use super::{
-    Epilogue, Isa, Store,
+    Epilogue, Isa,
     depthwise::{Tap, Taps, block_of},
-    epilogue::{Columns, End, EndByte, EndF32, EndI32, TileEnd, finish_from_base},
+    epilogue::{Columns, End, TileEnd, finish_from_base},
     lanes::Lanes,
 };
 
@@ -40,7 +40,7 @@ use super::{
 /// - every row is readable for `channels` bytes at each of `width` pixels, and `zeros` for `channels` bytes;
 /// - `channels` are a block at least; `weights` are those of as many channels;
 /// - the epilogue is valid for the channels, has one zero point for all rows and no `rhs_zero`, and its store is neither
-///   [`Store::Fixed`] nor accumulates;
+///   [`Store::Fixed`](super::Store::Fixed) nor accumulates;
 /// - `out` is writable at `row * out_row_stride + pixel * out_pixel_stride + c` for two rows, every pixel and `c < channels`, and
 ///   nothing else touches those elements during the call.
 pub(crate) struct ThreeJob<'a> {
@@ -82,11 +82,11 @@ pub(crate) struct Three {
     pub fours: bool,
 }
 
-/// The function of an instruction set, if it has one that is better than [`super::depthwise::run`].
-pub(crate) fn three(isa: Isa) -> Option<Three> {
+/// The function of an instruction set, for outputs that end in `E`, if it has one that is better than [`super::depthwise::run`].
+pub(crate) fn three<E: End>(isa: Isa) -> Option<Three> {
     cfg_if::cfg_if! {
         if #[cfg(i8gemm_x86_64)] {
-            super::x86::three(isa)
+            super::x86::three::<E>(isa)
         } else {
             let _ = isa;
             None
@@ -180,21 +180,7 @@ pub(super) type Sums<V> = [[<V as Lanes>::I; 2]; 2];
 /// # Safety
 /// As [`ThreeJob`]; the CPU has the features of `T`.
 #[inline(always)]
-pub(super) unsafe fn run<T: ColumnTaps>(job: &ThreeJob) {
-    // SAFETY: the caller's; the end agrees with the store.
-    unsafe {
-        match job.epilogue.store {
-            Store::I32 { .. } | Store::Fixed { .. } => signs::<T, EndI32>(job),
-            Store::F32 { .. } => signs::<T, EndF32>(job),
-            Store::HalfEven { .. } => signs::<T, EndByte>(job),
-        }
-    }
-}
-
-/// # Safety
-/// As [`run`].
-#[inline(always)]
-unsafe fn signs<T: ColumnTaps, E: End>(job: &ThreeJob) {
+pub(super) unsafe fn run<T: ColumnTaps, E: End>(job: &ThreeJob) {
     // SAFETY: the caller's.
     unsafe {
         if job.unsigned {
@@ -206,7 +192,7 @@ unsafe fn signs<T: ColumnTaps, E: End>(job: &ThreeJob) {
 }
 
 /// # Safety
-/// As [`signs`].
+/// As [`run`].
 #[inline(always)]
 unsafe fn blocks<T: ColumnTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob) {
     let width = block_of::<T>();

@@ -8,11 +8,11 @@
 //! The group of panels stays in the first or second cache level while row tiles pass it; the sums never leave
 //! registers until they are outputs.
 
-use core::{ffi::c_void, marker::PhantomData, mem::MaybeUninit};
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use super::{
     Job, Store,
-    epilogue::{Columns, End, EndByte, EndF32, EndI32, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd},
+    epilogue::{Columns, End, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd},
     lanes::Lanes,
     layout::padded,
 };
@@ -82,7 +82,7 @@ pub(super) unsafe trait MicroKernel {
     /// Rewrites a group of panels into the job's scratch if that pays.
     ///
     /// # Safety
-    /// As [`super::Kernel::multiply`].
+    /// As [`super::Multiply`].
     #[inline(always)]
     unsafe fn widen(_rhs: *const i8, _panels: usize, _job: &Job) -> bool {
         false
@@ -99,29 +99,12 @@ pub(super) unsafe trait MicroKernel {
 /// Computes a job with a micro-kernel. To be called inside a function compiled for its features.
 ///
 /// # Safety
-/// As [`super::Kernel::multiply`].
+/// As [`super::Multiply`].
 #[inline(always)]
-pub(super) unsafe fn multiply<K: MicroKernel>(job: &Job) {
+pub(super) unsafe fn multiply<K: MicroKernel, E: End>(job: &Job) {
     if job.rows == 0 || job.cols == 0 {
         return;
     }
-    // SAFETY: the caller's; the end agrees with the store.
-    unsafe {
-        match job.epilogue.store {
-            // Integer requantization starts as an i32 tile in the buffer.
-            Store::I32 { .. } | Store::Fixed { .. } => groups(Loops::<K, EndI32>(PhantomData), job),
-            Store::F32 { .. } => groups(Loops::<K, EndF32>(PhantomData), job),
-            Store::HalfEven { .. } => groups(Loops::<K, EndByte>(PhantomData), job),
-        }
-    }
-}
-
-struct Loops<K, E>(PhantomData<(K, E)>);
-
-/// # Safety
-/// As [`multiply`].
-#[inline(always)]
-unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
     let panel_stride = padded(job.k, K::KR) * K::NR;
     let mut columns = Columns::NEW;
     let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
@@ -156,7 +139,7 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
                 job_bytes: job.cols.div_ceil(K::NR) * panel_stride,
                 widened,
             };
-            rows(&loops, job, input, &columns, &mut buffer, col, panels, cols, corrects);
+            rows::<K, E>(job, input, &columns, &mut buffer, col, panels, cols, corrects);
         }
         col += cols;
     }
@@ -165,11 +148,10 @@ unsafe fn groups<K: MicroKernel, E: End>(loops: Loops<K, E>, job: &Job) {
 /// All row tiles of one group of panels.
 ///
 /// # Safety
-/// As [`groups`].
+/// As [`multiply`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn rows<K: MicroKernel, E: End>(
-    _: &Loops<K, E>,
     job: &Job,
     mut input: TileInput,
     columns: &Columns,
@@ -179,9 +161,7 @@ unsafe fn rows<K: MicroKernel, E: End>(
     cols: usize,
     corrects: bool,
 ) {
-    let fixed = matches!(job.epilogue.store, Store::Fixed { .. });
-    let element_out = if fixed { 1 } else { E::BYTES };
-    let direct = !fixed && job.out_col_stride == 1 && cols == panels * K::NR;
+    let direct = !E::BUFFERED && job.out_col_stride == 1 && cols == panels * K::NR;
     let mut end = TileEnd {
         columns,
         col: 0,
@@ -202,15 +182,15 @@ unsafe fn rows<K: MicroKernel, E: End>(
             let out = job
                 .out
                 .cast::<u8>()
-                .add((row * job.out_row_stride + col * job.out_col_stride) * element_out)
+                .add((row * job.out_row_stride + col * job.out_col_stride) * E::BYTES)
                 .cast::<c_void>();
             end.row = job.first_row + row;
             end.row_sums = job.row_sums.wrapping_add(row);
             if direct {
                 end.out = out;
-                K::tile::<E>(count, panels, &input, &end);
+                K::tile::<E::Tile>(count, panels, &input, &end);
             } else {
-                K::tile::<E>(count, panels, &input, &end);
+                K::tile::<E::Tile>(count, panels, &input, &end);
                 let (row_stride, col_stride) = (job.out_row_stride, job.out_col_stride);
                 E::flush::<K::V>(buffer, &end, &Place { rows: count, cols, out, row_stride, col_stride });
             }

@@ -1,7 +1,7 @@
 //! Epilogues, written once over [`Lanes`]: zero-point correction, bias, scale, rounding, clamp, store.
 //!
-//! A tile's sums are still in registers when they get here. Three ends are compiled into every tile ([`EndI32`],
-//! [`EndF32`], [`EndByte`]); integer requantization, strided outputs and ragged last columns go through a small
+//! A tile's sums are still in registers when they get here. A tile is compiled for each end that a
+//! program describes outputs with ([`EndI32`], [`EndF32`], [`EndByte`]); integer requantization ([`EndFixed`]), strided outputs and ragged last columns go through a small
 //! buffer of the tile ([`flush`]) so that they cost no copy of the tile's code.
 
 use core::{ffi::c_void, hint::unreachable_unchecked, mem::MaybeUninit};
@@ -21,7 +21,7 @@ const NO_BIAS: f32 = -0.0;
 /// The column parameters of one group of panels, padded so that vectors can be read whole: made once for a group,
 /// used by every row tile that passes it. Only what the epilogue reads is written, so nothing needs clearing.
 #[repr(C, align(64))]
-pub(super) struct Columns {
+pub(crate) struct Columns {
     /// Sum offset + i32 bias, and the zero-point term if all rows share their zero point.
     pub base: Row<i32>,
     pub zero_factor: Row<i32>,
@@ -36,7 +36,7 @@ pub(super) struct Columns {
 
 /// One parameter of each column.
 #[repr(C, align(64))]
-pub(super) struct Row<T>([MaybeUninit<T>; MAX_COLS]);
+pub(crate) struct Row<T>([MaybeUninit<T>; MAX_COLS]);
 
 impl<T: Copy> Row<T> {
     const NEW: Self = Self([const { MaybeUninit::uninit() }; MAX_COLS]);
@@ -213,7 +213,7 @@ unsafe fn read_or<T: Copy>(ptr: *const T, index: usize, default: T) -> T {
 
 /// Where a tile's outputs go, and the parameters of its rows and columns.
 #[derive(Clone, Copy)]
-pub(super) struct TileEnd<'a> {
+pub(crate) struct TileEnd<'a> {
     pub columns: &'a Columns,
     /// First column of the tile among those.
     pub col: usize,
@@ -277,9 +277,13 @@ impl TileEnd<'_> {
 }
 
 /// The end of a tile: what happens to corrected sums that are still in registers.
-pub(super) trait End {
+pub(crate) trait End {
     /// Of an element of the output.
     const BYTES: usize;
+    /// Outputs are made of the sums that tiles leave in a buffer.
+    const BUFFERED: bool = false;
+    /// What tiles are compiled with: this end, or that of the sums.
+    type Tile: End;
     /// What it makes of an epilogue before the first tile.
     type Ready<V: Lanes>: Copy;
 
@@ -401,10 +405,11 @@ pub(super) unsafe fn correct<V: Lanes, const R: usize, const Q: usize>(
 }
 
 /// i32 output.
-pub(super) struct EndI32;
+pub(crate) struct EndI32;
 
 impl End for EndI32 {
     const BYTES: usize = 4;
+    type Tile = Self;
     type Ready<V: Lanes> = ();
 
     #[inline(always)]
@@ -437,16 +442,11 @@ impl End for EndI32 {
         }
     }
 
-    /// What is requantized in integers gets here as sums.
     #[inline(always)]
     unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, end: &TileEnd, place: &Place) {
         // SAFETY: the caller's.
         unsafe {
             match end.epilogue.store {
-                Store::Fixed { .. } => {
-                    buffer.requantize::<V>(end, place.rows, place.cols);
-                    place.fill::<u8>(buffer.0.as_ptr().cast(), 4 * MAX_COLS);
-                }
                 Store::I32 { accumulate: true } => place.add(buffer.0.as_ptr().cast()),
                 _ => place.fill::<i32>(buffer.0.as_ptr().cast(), MAX_COLS),
             }
@@ -454,11 +454,44 @@ impl End for EndI32 {
     }
 }
 
+/// i8 or u8 output, requantized in integers: from the sums of a tile, so that tiles are those of i32 output.
+pub(crate) struct EndFixed;
+
+impl End for EndFixed {
+    const BYTES: usize = 1;
+    const BUFFERED: bool = true;
+    type Tile = EndI32;
+    type Ready<V: Lanes> = ();
+
+    #[inline(always)]
+    unsafe fn ready<V: Lanes>(_epilogue: &Epilogue) {}
+
+    #[inline(always)]
+    unsafe fn store<V: Lanes, const R: usize, const Q: usize>(
+        sums: &[[V::I; Q]; R],
+        end: &TileEnd,
+        ready: &(),
+    ) {
+        // SAFETY: the caller's.
+        unsafe { EndI32::store::<V, R, Q>(sums, end, ready) }
+    }
+
+    #[inline(always)]
+    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, end: &TileEnd, place: &Place) {
+        // SAFETY: the caller's.
+        unsafe {
+            buffer.requantize::<V>(end, place.rows, place.cols);
+            place.fill::<u8>(buffer.0.as_ptr().cast(), 4 * MAX_COLS);
+        }
+    }
+}
+
 /// f32 output.
-pub(super) struct EndF32;
+pub(crate) struct EndF32;
 
 impl End for EndF32 {
     const BYTES: usize = 4;
+    type Tile = Self;
     /// The range, if there is one. Its zeros are positive, so that zeros of either sign that meet them become the same on every
     /// instruction set: see the order of operands in [`EndF32::store`].
     type Ready<V: Lanes> = Option<[V::F; 2]>;
@@ -532,11 +565,11 @@ impl EndF32 {
 }
 
 /// i8 or u8 output, rounded half to even. Both are the low byte of a clamped i32.
-pub(super) struct EndByte;
+pub(crate) struct EndByte;
 
 /// What [`EndByte`] makes of an epilogue.
 #[derive(Clone, Copy)]
-pub(super) struct ReadyBytes<V: Lanes> {
+pub(crate) struct ReadyBytes<V: Lanes> {
     pub range: V::ByteRange,
     /// There is an f32 bias.
     pub bias: bool,
@@ -544,6 +577,7 @@ pub(super) struct ReadyBytes<V: Lanes> {
 
 impl End for EndByte {
     const BYTES: usize = 1;
+    type Tile = Self;
     type Ready<V: Lanes> = ReadyBytes<V>;
 
     #[inline(always)]
@@ -675,7 +709,7 @@ impl EndByte {
 
 /// A tile's outputs before they are scattered: 4 bytes for each of `MAX_ROWS` x `MAX_COLS` elements.
 #[repr(C, align(64))]
-pub(super) struct TileBuffer(pub [MaybeUninit<i32>; MAX_ROWS * MAX_COLS]);
+pub(crate) struct TileBuffer(pub [MaybeUninit<i32>; MAX_ROWS * MAX_COLS]);
 
 impl TileBuffer {
     /// Requantizes in integers: bytes overwrite the sums of their own row from its start. A vector of LANES bytes ends before
@@ -710,7 +744,7 @@ impl TileBuffer {
 }
 
 /// Where elements go that a tile left in a [`TileBuffer`].
-pub(super) struct Place {
+pub(crate) struct Place {
     pub rows: usize,
     pub cols: usize,
     pub out: *mut c_void,

@@ -43,27 +43,52 @@ pub(crate) mod layout;
 pub(crate) mod portable;
 pub(crate) mod slices;
 
+pub(crate) use epilogue::{End, EndByte, EndF32, EndFixed, EndI32};
 pub(crate) use isa::Isa;
+
+/// The kernels of this target, best first: the order is by measurement, not by age of the instruction set. Each has a table entry and
+/// a product.
+macro_rules! kernels {
+    ($($id:ident: $table:expr, $($multiply:ident)::+;)*) => {
+        /// One of the kernels of this target.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(crate) enum Id {
+            $(#[allow(missing_docs, reason = "the table entry says")] $id,)*
+        }
+
+        /// The table entries.
+        pub(crate) static KERNELS: &[&Kernel] = &[$(&$table),*];
+
+        /// The product of a kernel with one end: looked up where an output is described, so that no other end is linked.
+        pub(crate) fn multiply<E: End>(id: Id) -> Multiply {
+            match id {
+                $(Id::$id => $($multiply)::+::<E>,)*
+            }
+        }
+    };
+}
 
 cfg_if::cfg_if! {
     if #[cfg(i8gemm_x86_64)] {
         pub(crate) mod x86;
-        /// The kernels of this target, best first: the order is by measurement, not by age of the instruction set.
-        pub(crate) static KERNELS: &[&Kernel] =
-            &[&x86::avx512_vnni::KERNEL, &x86::avx_vnni::KERNEL, &x86::avx2::KERNEL, &portable::KERNEL];
+        kernels! {
+            Avx512Vnni: x86::avx512_vnni::KERNEL, x86::avx512_vnni::multiply;
+            AvxVnni: x86::avx_vnni::KERNEL, x86::avx_vnni::multiply;
+            Avx2: x86::avx2::KERNEL, x86::avx2::multiply;
+            Portable: portable::KERNEL, portable::multiply;
+        }
     } else if #[cfg(i8gemm_aarch64)] {
         pub(crate) mod aarch64;
         use aarch64::{dotprod, i8mm, neon};
+        kernels! {
+            NeonI8mm: i8mm::KERNEL, i8mm::multiply;
+            NeonDotprod: dotprod::KERNEL, dotprod::multiply;
+            NeonDotprodA55: dotprod::KERNEL_A55, dotprod::multiply_a55;
+            Neon: neon::KERNEL, neon::multiply;
+            NeonA53: neon::KERNEL_A53, neon::multiply_a53;
+            Portable: portable::KERNEL, portable::multiply;
+        }
 
-        /// The kernels of this target, best first: the order is by measurement, not by age of the instruction set.
-        pub(crate) static KERNELS: &[&Kernel] = &[
-            &i8mm::KERNEL,
-            &dotprod::KERNEL,
-            &dotprod::KERNEL_A55,
-            &neon::KERNEL,
-            &neon::KERNEL_A53,
-            &portable::KERNEL,
-        ];
         /// The same for machines whose cores are all of those that the in-order schedules are made for.
         static KERNELS_IN_ORDER: &[&Kernel] = &[
             &i8mm::KERNEL,
@@ -75,11 +100,14 @@ cfg_if::cfg_if! {
         ];
     } else if #[cfg(i8gemm_arm)] {
         pub(crate) mod arm;
-        /// The kernels of this target, best first.
-        pub(crate) static KERNELS: &[&Kernel] = &[&arm::neon::KERNEL, &portable::KERNEL];
+        kernels! {
+            ArmV7Neon: arm::neon::KERNEL, arm::neon::multiply;
+            Portable: portable::KERNEL, portable::multiply;
+        }
     } else {
-        /// The kernels of this target, best first.
-        pub(crate) static KERNELS: &[&Kernel] = &[&portable::KERNEL];
+        kernels! {
+            Portable: portable::KERNEL, portable::multiply;
+        }
     }
 }
 
@@ -111,6 +139,8 @@ pub(crate) static ALL_NAMES: &[&str] = &[
 pub(crate) struct Kernel {
     /// The name that users read and pin.
     pub name: &'static str,
+    /// Which of them.
+    pub id: Id,
     /// What everything but products is compiled for on the same CPUs.
     pub isa: Isa,
     /// The instruction the kernel is built on, for tables.
@@ -131,7 +161,7 @@ pub(crate) struct Kernel {
     /// Whether the sum that the kernel computes lacks a per-column constant, which it takes from
     /// [`Epilogue::sum_offset`].
     pub offset: SumOffset,
-    /// Bytes of scratch that `multiply` needs for a depth of `k`; a multiple of 64.
+    /// Bytes of scratch that a product needs for a depth of `k`; a multiple of 64.
     pub scratch: fn(k: usize) -> usize,
     /// Bytes from one prepared row of `lhs` to the next.
     pub lhs_stride: fn(k: usize) -> usize,
@@ -140,8 +170,6 @@ pub(crate) struct Kernel {
     pub pack_lhs: unsafe fn(src: &LhsRows, dst: *mut u8),
     /// Sums of the rows as the kernel sees their values. Safety: as `pack_lhs`; `dst` has room for `rows` sums.
     pub row_sums: unsafe fn(src: &LhsRows, dst: *mut i32),
-    /// Computes a job. Safety: see [`Job`]; the CPU has the kernel's features.
-    pub multiply: unsafe fn(job: &Job),
 }
 
 /// What a kernel reads as `lhs`.
@@ -199,7 +227,7 @@ pub(crate) struct LhsRows {
 
 /// Some rows of `lhs` times some columns of `rhs`, through the epilogue, into `out`.
 ///
-/// Safety contract of [`Kernel::multiply`]:
+/// Safety contract of [`Multiply`]:
 /// - `lhs + i * lhs_stride` is the prepared row `i < rows` (format of the kernel but for `flip_lhs`, depth `k`); the rows of panels are
 ///   those that `pack_lhs` makes of exactly these `rows` rows;
 /// - `rhs` is the first of `ceil(cols / nr)` adjacent panels of depth `k`;
@@ -230,6 +258,9 @@ pub(crate) struct Job<'a> {
     /// Elements of the output type.
     pub out_col_stride: usize,
 }
+
+/// Computes a job. Safety: see [`Job`]; its store is the end's; the CPU has the kernel's features.
+pub(crate) type Multiply = unsafe fn(job: &Job);
 
 /// What turns the kernel's sums into outputs.
 ///

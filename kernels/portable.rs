@@ -9,7 +9,7 @@
 //! - Exact: products of i8 fit i16, the sum is i32 arithmetic modulo 2^32, as in the reference.
 
 use super::{
-    Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     depthwise::{Tap, Taps},
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
@@ -23,6 +23,7 @@ const NR: usize = 4;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "portable",
+    id: Id::Portable,
     isa: Isa::Portable,
     instruction: "scalar i32 multiply-add",
     is_available: || true,
@@ -36,7 +37,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     lhs_stride: layout::byte_row_stride,
     pack_lhs,
     row_sums,
-    multiply,
 };
 
 /// # Safety
@@ -55,10 +55,10 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
-unsafe fn multiply(job: &Job) {
+/// As [`Multiply`].
+pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<Portable>(job) }
+    unsafe { drive::multiply::<Portable, E>(job) }
 }
 
 struct Portable;

@@ -1,5 +1,7 @@
 //! The element types, and values that are given once or one by one.
 
+use crate::kernels::{End, EndByte, EndF32, EndI32};
+
 /// An 8-bit operand type: `i8` or `u8`.
 pub trait Operand: bytemuck::Pod + Send + Sync + sealed::Sealed {
     /// Smallest value.
@@ -11,7 +13,8 @@ pub trait Operand: bytemuck::Pod + Send + Sync + sealed::Sealed {
 }
 
 /// An output type: `i32`, `f32`, `i8` or `u8`.
-pub trait OutputElement: bytemuck::Pod + Send + Sync + sealed::Sealed {
+#[allow(private_bounds, reason = "the ends of kernels are no part of the interface")]
+pub trait OutputElement: bytemuck::Pod + Send + Sync + sealed::Sealed + LayerOutput {
     /// The element from an i32 in its range; for f32 the nearest value.
     #[doc(hidden)]
     fn from_i32(value: i32) -> Self;
@@ -29,6 +32,24 @@ mod sealed {
     impl Sealed for u8 {}
     impl Sealed for i32 {}
     impl Sealed for f32 {}
+}
+
+/// How sums of layers become outputs of a type.
+pub(crate) trait LayerOutput {
+    type End: End;
+}
+
+impl LayerOutput for i8 {
+    type End = EndByte;
+}
+impl LayerOutput for u8 {
+    type End = EndByte;
+}
+impl LayerOutput for i32 {
+    type End = EndI32;
+}
+impl LayerOutput for f32 {
+    type End = EndF32;
 }
 
 macro_rules! operand {

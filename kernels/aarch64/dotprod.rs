@@ -23,7 +23,7 @@ use core::arch::{aarch64::*, asm};
 
 use super::{
     super::{
-        Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
+        Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput},
         epilogue::{End, TileEnd, finish_from_base},
         layout::{self, padded},
@@ -46,14 +46,15 @@ pulp::simd_type! {
 }
 
 /// The table entry.
-pub(crate) static KERNEL: Kernel = entry("neon_dotprod", multiply);
+pub(crate) static KERNEL: Kernel = entry("neon_dotprod", Id::NeonDotprod);
 
 /// The table entry of the in-order schedule.
-pub(crate) static KERNEL_A55: Kernel = entry("neon_dotprod_a55", multiply_a55);
+pub(crate) static KERNEL_A55: Kernel = entry("neon_dotprod_a55", Id::NeonDotprodA55);
 
-const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
+const fn entry(name: &'static str, id: Id) -> Kernel {
     Kernel {
         name,
+        id,
         isa: Isa::Neon,
         instruction: "sdot by lane",
         is_available: Dotprod::is_available,
@@ -67,7 +68,6 @@ const fn entry(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
         lhs_stride: |k| padded(k, KR),
         pack_lhs,
         row_sums,
-        multiply,
     }
 }
 
@@ -94,19 +94,19 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
+/// As [`Multiply`].
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn multiply(job: &Job) {
+pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<DotprodTiles<false>>(job) }
+    unsafe { drive::multiply::<DotprodTiles<false>, E>(job) }
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
+/// As [`Multiply`].
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn multiply_a55(job: &Job) {
+pub(in crate::kernels) unsafe fn multiply_a55<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<DotprodTiles<true>>(job) }
+    unsafe { drive::multiply::<DotprodTiles<true>, E>(job) }
 }
 
 /// Tiles in the schedule for out-of-order or in-order cores.

@@ -17,7 +17,7 @@ use core::arch::{aarch64::*, asm};
 
 use super::{
     super::{
-        Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
+        Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput},
         epilogue::{End, TileEnd, finish},
         layout::{self, padded},
@@ -42,6 +42,7 @@ pulp::simd_type! {
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "neon_i8mm",
+    id: Id::NeonI8mm,
     isa: Isa::Neon,
     instruction: "smmla",
     is_available: I8mm::is_available,
@@ -55,7 +56,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     lhs_stride: |k| padded(k, KR),
     pack_lhs,
     row_sums,
-    multiply,
 };
 
 /// # Safety
@@ -81,11 +81,11 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
+/// As [`Multiply`].
 #[target_feature(enable = "neon,i8mm")]
-unsafe fn multiply(job: &Job) {
+pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<I8mmTiles>(job) }
+    unsafe { drive::multiply::<I8mmTiles, E>(job) }
 }
 
 struct I8mmTiles;

@@ -29,7 +29,7 @@ use core::arch::{aarch64::*, asm};
 
 use super::{
     super::{
-        Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
+        Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput, next_part},
         epilogue::{End, TileEnd, finish_from_base},
         layout::{self, padded},
@@ -51,14 +51,15 @@ pulp::simd_type! {
 }
 
 /// The table entry: the schedule for out-of-order cores.
-pub(crate) static KERNEL: Kernel = kernel("neon", multiply);
+pub(crate) static KERNEL: Kernel = kernel("neon", Id::Neon);
 
 /// The table entry of the schedule for in-order cores, Cortex-A53 and A55.
-pub(crate) static KERNEL_A53: Kernel = kernel("neon_a53", multiply_a53);
+pub(crate) static KERNEL_A53: Kernel = kernel("neon_a53", Id::NeonA53);
 
-const fn kernel(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
+const fn kernel(name: &'static str, id: Id) -> Kernel {
     Kernel {
         name,
+        id,
         isa: Isa::Neon,
         instruction: "smull + smlsl2 + sadalp",
         is_available: Neon::is_available,
@@ -72,7 +73,6 @@ const fn kernel(name: &'static str, multiply: unsafe fn(&Job)) -> Kernel {
         lhs_stride: |k| padded(k, KR),
         pack_lhs,
         row_sums,
-        multiply,
     }
 }
 
@@ -95,19 +95,19 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
+/// As [`Multiply`].
 #[target_feature(enable = "neon")]
-unsafe fn multiply(job: &Job) {
+pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<NeonTiles>(job) }
+    unsafe { drive::multiply::<NeonTiles, E>(job) }
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
+/// As [`Multiply`].
 #[target_feature(enable = "neon")]
-unsafe fn multiply_a53(job: &Job) {
+pub(in crate::kernels) unsafe fn multiply_a53<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<InOrderTiles>(job) }
+    unsafe { drive::multiply::<InOrderTiles, E>(job) }
 }
 
 struct NeonTiles;

@@ -23,7 +23,7 @@ use core::mem::MaybeUninit;
 
 use super::{
     super::{
-        Isa, Job, Kernel, LhsFormat, Store, SumOffset,
+        Id, Isa, Job, Kernel, LhsFormat, Store, SumOffset,
         drive::{self, MicroKernel, TileInput, next_part},
         epilogue::{End, TileEnd, finish},
         layout::padded,
@@ -43,6 +43,7 @@ const PANELS: usize = 4;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "armv7_neon",
+    id: Id::ArmV7Neon,
     isa: Isa::Portable,
     instruction: "vmull + vmlsl + vpadal",
     is_available,
@@ -56,7 +57,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     lhs_stride: |k| padded(k, KR),
     pack_lhs,
     row_sums,
-    multiply,
 };
 
 /// Whether the CPU has NEON. ARMv7-A does not promise it: Tegra 2 and some Marvell chips lack it.
@@ -88,10 +88,10 @@ fn system_has_neon() -> bool {
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
-unsafe fn multiply(job: &Job) {
+/// As [`Multiply`].
+pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<NeonTiles>(job) }
+    unsafe { drive::multiply::<NeonTiles, E>(job) }
 }
 
 struct NeonTiles;

@@ -18,7 +18,7 @@
 use core::arch::x86_64::*;
 
 use super::super::{
-    Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout::{self, padded},
@@ -68,6 +68,7 @@ const TURN: usize = 4;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx2",
+    id: Id::Avx2,
     isa: Isa::Avx2,
     instruction: "vpmaddwd + vpaddd, ymm",
     is_available: detect::has_avx2,
@@ -83,7 +84,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     lhs_stride,
     pack_lhs,
     row_sums,
-    multiply,
 };
 
 /// Bytes from one widened row to the next.
@@ -136,11 +136,11 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
+/// As [`Multiply`].
 #[target_feature(enable = "avx2")]
-unsafe fn multiply(job: &Job) {
+pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<Avx2Tiles>(job) }
+    unsafe { drive::multiply::<Avx2Tiles, E>(job) }
 }
 
 /// Groups of panels are widened ahead.

@@ -16,7 +16,7 @@
 use core::arch::x86_64::*;
 
 use super::super::{
-    Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, correct, each, finish_from_base},
     layout,
@@ -33,6 +33,7 @@ const NR: usize = 16;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx512_vnni",
+    id: Id::Avx512Vnni,
     isa: Isa::Avx512Vnni,
     instruction: "vpdpbusd, zmm",
     is_available: detect::has_avx512_vnni,
@@ -46,7 +47,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     lhs_stride: layout::byte_row_stride,
     pack_lhs,
     row_sums,
-    multiply,
 };
 
 /// # Safety
@@ -67,11 +67,11 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
+/// As [`Multiply`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn multiply(job: &Job) {
+pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<Avx512VnniTiles>(job) }
+    unsafe { drive::multiply::<Avx512VnniTiles, E>(job) }
 }
 
 struct Avx512VnniTiles;

@@ -12,7 +12,7 @@
 use core::arch::x86_64::*;
 
 use super::super::{
-    Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
+    Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
     epilogue::{End, TileEnd, finish},
     layout,
@@ -26,6 +26,7 @@ const KR: usize = 4;
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     name: "avx_vnni",
+    id: Id::AvxVnni,
     isa: Isa::Avx2,
     instruction: "vpdpbusd, ymm",
     is_available: detect::has_avx_vnni,
@@ -39,7 +40,6 @@ pub(crate) static KERNEL: Kernel = Kernel {
     lhs_stride: layout::byte_row_stride,
     pack_lhs,
     row_sums,
-    multiply,
 };
 
 /// # Safety
@@ -60,11 +60,11 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Kernel::multiply`].
+/// As [`Multiply`].
 #[target_feature(enable = "avx2,avxvnni")]
-unsafe fn multiply(job: &Job) {
+pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
-    unsafe { drive::multiply::<AvxVnniTiles>(job) }
+    unsafe { drive::multiply::<AvxVnniTiles, E>(job) }
 }
 
 struct AvxVnniTiles;

@@ -10,7 +10,7 @@ use core::arch::x86_64::*;
 
 use super::{
     super::{
-        Isa,
+        End, Isa,
         depthwise::{Tap, Taps},
         depthwise3x3::{self, ColumnTaps, Sums, Three, ThreeJob},
         lanes::Lanes,
@@ -20,25 +20,25 @@ use super::{
 };
 
 /// See [`depthwise3x3::three`].
-pub(in crate::kernels) fn three(isa: Isa) -> Option<Three> {
+pub(in crate::kernels) fn three<E: End>(isa: Isa) -> Option<Three> {
     /// # Safety
     /// As [`ThreeJob`]; the CPU has AVX2.
     #[target_feature(enable = "avx2")]
-    unsafe fn avx2(job: &ThreeJob) {
+    unsafe fn avx2<E: End>(job: &ThreeJob) {
         // SAFETY: the caller's.
-        unsafe { depthwise3x3::run::<Taps256>(job) }
+        unsafe { depthwise3x3::run::<Taps256, E>(job) }
     }
     /// # Safety
     /// As [`ThreeJob`]; the CPU has AVX-512 with VNNI.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn avx512_vnni(job: &ThreeJob) {
+    unsafe fn avx512_vnni<E: End>(job: &ThreeJob) {
         // SAFETY: the caller's.
-        unsafe { depthwise3x3::run::<Taps512>(job) }
+        unsafe { depthwise3x3::run::<Taps512, E>(job) }
     }
     match isa {
         Isa::Portable => None,
-        Isa::Avx2 => Some(Three { run: avx2, fours: Taps256::FOURS }),
-        Isa::Avx512Vnni => Some(Three { run: avx512_vnni, fours: Taps512::FOURS }),
+        Isa::Avx2 => Some(Three { run: avx2::<E>, fours: Taps256::FOURS }),
+        Isa::Avx512Vnni => Some(Three { run: avx512_vnni::<E>, fours: Taps512::FOURS }),
     }
 }
 

@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use crate::{
     Broadcast, Error, FixedPoint, Operand, OutputElement,
-    kernels::{self, Param, Store},
+    kernels::{self, End, EndByte, EndF32, EndFixed, EndI32, Param, Store},
 };
 
 /// Description of the output of a product: its type `T` and how sums turn into it.
@@ -24,6 +24,9 @@ use crate::{
 pub struct Output<'a, T> {
     pub(crate) kind: Kind<'a>,
     pub(crate) bias: Bias<'a>,
+    /// A kernel's product with the end that the kind needs. Looked up through it, so that a program links the ends of those outputs
+    /// alone that it describes.
+    pub(crate) product: fn(kernels::Id) -> kernels::Multiply,
     element: PhantomData<T>,
 }
 
@@ -88,8 +91,9 @@ pub enum FixedRounding {
 }
 
 impl<T> Output<'_, T> {
-    fn new(kind: Kind<'_>) -> Output<'_, T> {
-        Output { kind, bias: Bias::None, element: PhantomData }
+    /// `E` is the end of that kind.
+    fn new<E: End>(kind: Kind<'_>) -> Output<'_, T> {
+        Output { kind, bias: Bias::None, product: kernels::multiply::<E>, element: PhantomData }
     }
 }
 
@@ -97,7 +101,7 @@ impl<'a> Output<'a, i32> {
     /// The sums themselves.
     #[must_use]
     pub fn i32() -> Self {
-        Self::new(Kind::I32 { accumulate: false })
+        Self::new::<EndI32>(Kind::I32 { accumulate: false })
     }
 
     /// Adds the sums to what the output already holds (wrapping) instead of replacing it.
@@ -115,7 +119,7 @@ impl<'a> Output<'a, f32> {
     /// is NaN, of whatever bits the CPU makes.
     #[must_use]
     pub fn f32(scales: impl Into<Broadcast<'a, f32>>) -> Self {
-        Self::new(Kind::F32 { scales: scales.into(), min: f32::NEG_INFINITY, max: f32::INFINITY })
+        Self::new::<EndF32>(Kind::F32 { scales: scales.into(), min: f32::NEG_INFINITY, max: f32::INFINITY })
     }
 
     /// Clamps the result to `min..=max`; either may be infinite. NaN becomes `min`, unless they are -inf and inf. A bound of zero
@@ -142,7 +146,7 @@ impl<'a, T: Operand + OutputElement> Output<'a, T> {
     /// `scale` is lhs scale * rhs scale / output scale. Every operation is rounded to nearest even in f32.
     #[must_use]
     pub fn requantize(scales: impl Into<Broadcast<'a, f32>>, zero_point: i32) -> Self {
-        Self::new(Kind::HalfEven { scales: scales.into(), to: Byte::of::<T>(zero_point) })
+        Self::new::<EndByte>(Kind::HalfEven { scales: scales.into(), to: Byte::of::<T>(zero_point) })
     }
 
     /// `clamp(s * multiplier * 2^(shift - 31) + zero_point)` in integers alone, for CPUs without floating point and for
@@ -153,7 +157,11 @@ impl<'a, T: Operand + OutputElement> Output<'a, T> {
         rounding: FixedRounding,
         zero_point: i32,
     ) -> Self {
-        Self::new(Kind::Fixed { multipliers: multipliers.into(), rounding, to: Byte::of::<T>(zero_point) })
+        Self::new::<EndFixed>(Kind::Fixed {
+            multipliers: multipliers.into(),
+            rounding,
+            to: Byte::of::<T>(zero_point),
+        })
     }
 
     /// Clamps the result to `min..=max`, in quantized values: `clamp(zero_point, T::MAX)` is ReLU.
@@ -175,10 +183,14 @@ impl<'a, T: Operand + OutputElement> Output<'a, T> {
 }
 
 impl<'a, T> Output<'a, T> {
-    /// From its parts; the kind is one of `T`.
+    /// From its parts, of a layer; the kind is one of `T`, and not in integers.
     #[cfg(feature = "alloc")]
-    pub(crate) fn from_parts(kind: Kind<'a>, bias: Bias<'a>) -> Self {
-        Self { kind, bias, element: PhantomData }
+    pub(crate) fn from_parts(kind: Kind<'a>, bias: Bias<'a>) -> Self
+    where
+        T: OutputElement,
+    {
+        debug_assert!(!matches!(kind, Kind::Fixed { .. }), "layers' outputs of bytes end in EndByte");
+        Self { bias, ..Output::new::<T::End>(kind) }
     }
 
     /// Adds `bias[n]` to the sums: in units of lhs scale * rhs scale.

@@ -278,6 +278,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         let contents = &self.contents;
         let product = Product {
             kernel: weights.kernel().0,
+            multiply: (self.output.product)(weights.kernel().0.id),
             panels: contents.panels,
             depth: &self.depth,
             k,
@@ -360,6 +361,7 @@ impl Source {
 /// A checked product, as the threads that compute its parts see it.
 struct Product<'a> {
     kernel: &'static kernels::Kernel,
+    multiply: kernels::Multiply,
     panels: &'a [i8],
     depth: &'a Depth,
     lhs: Source,
@@ -404,7 +406,7 @@ impl Product<'_> {
                 };
                 let has_sums = !self.epilogue.rhs_zero.is_null();
                 let offset = start * self.out_row_stride + cols.start * self.out_col_stride;
-                (self.kernel.multiply)(&Job {
+                (self.multiply)(&Job {
                     rows: end - start,
                     cols: cols.len(),
                     k: self.k,

@@ -124,7 +124,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let plain =
             Window { height: filters.window.height.unpadded(), width: filters.window.width.unpadded() };
         let fits = multiplier == 1 && channels >= block && plain == Window::new(3, 3);
-        let three = match depthwise3x3::three(kernel.0.isa) {
+        let three = match depthwise3x3::three::<T::End>(kernel.0.isa) {
             Some(three) if fits => {
                 let mut packed =
                     memory::zeroed(what, three.weights_len(block, channels).ok_or(overflow)?, 1)?;
@@ -321,7 +321,7 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
             store,
         };
         let isa = layer.kernel.0.isa;
-        let (run, three) = (depthwise::run(isa), depthwise3x3::three(isa));
+        let (run, three) = (depthwise::run::<T::End>(isa), depthwise3x3::three::<T::End>(isa));
         let mut row = rows.start;
         while row < rows.end {
             let (n, y) = (row / self.out.height, row % self.out.height);
