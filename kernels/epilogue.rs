@@ -2,7 +2,7 @@
 //!
 //! A tile's sums are still in registers when they get here. A tile is compiled for each end that a
 //! program describes outputs with ([`EndI32`], [`EndF32`], [`EndByte`]); integer requantization ([`EndFixed`]), strided outputs and ragged last columns go through a small
-//! buffer of the tile ([`flush`]) so that they cost no copy of the tile's code.
+//! buffer of the tile ([`End::flush`]) so that they cost no copy of the tile's code.
 
 use core::{ffi::c_void, hint::unreachable_unchecked, mem::MaybeUninit};
 

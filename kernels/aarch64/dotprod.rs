@@ -94,7 +94,7 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Multiply`].
+/// As [`super::super::Multiply`].
 #[target_feature(enable = "neon,dotprod")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
@@ -102,7 +102,7 @@ pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
 }
 
 /// # Safety
-/// As [`Multiply`].
+/// As [`super::super::Multiply`].
 #[target_feature(enable = "neon,dotprod")]
 pub(in crate::kernels) unsafe fn multiply_a55<E: End>(job: &Job) {
     // SAFETY: the caller's.

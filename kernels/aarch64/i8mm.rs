@@ -81,7 +81,7 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Multiply`].
+/// As [`super::super::Multiply`].
 #[target_feature(enable = "neon,i8mm")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.

@@ -95,7 +95,7 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Multiply`].
+/// As [`super::super::Multiply`].
 #[target_feature(enable = "neon")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
@@ -103,7 +103,7 @@ pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
 }
 
 /// # Safety
-/// As [`Multiply`].
+/// As [`super::super::Multiply`].
 #[target_feature(enable = "neon")]
 pub(in crate::kernels) unsafe fn multiply_a53<E: End>(job: &Job) {
     // SAFETY: the caller's.

@@ -88,7 +88,7 @@ fn system_has_neon() -> bool {
 }
 
 /// # Safety
-/// As [`Multiply`].
+/// As [`super::super::Multiply`].
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
     unsafe { drive::multiply::<NeonTiles, E>(job) }

@@ -136,7 +136,7 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Multiply`].
+/// As [`super::super::Multiply`].
 #[target_feature(enable = "avx2")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.

@@ -67,7 +67,7 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 }
 
 /// # Safety
-/// As [`Multiply`].
+/// As [`super::super::Multiply`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the caller's.
