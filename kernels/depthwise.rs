@@ -26,17 +26,17 @@
 //!
 //! Exact: products of i8 or u8 by i8 are at most 255 * 128 in magnitude, and every sum of them is i32.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::ffi::c_void;
 
 use super::{
     Epilogue, Isa,
-    epilogue::{Columns, End, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd, finish},
+    epilogue::{Columns, End, Place, TileBuffer, TileBuffers, TileEnd, finish},
     isa::compiled,
     lanes::Lanes,
 };
 
 /// Pixels of the largest tile.
-const MR: usize = 4;
+pub(super) const MR: usize = 4;
 
 /// What a tap reads: channel 0 of the run's pixel `i` is at `ptr + i * step`.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +101,8 @@ pub(crate) const MAX_BLOCK: usize = 32;
 /// `add` reads `2 * LANES` bytes at every address it is given, and twice as many weights.
 pub(super) unsafe trait Taps {
     type V: Lanes;
+    /// Room for a tile: [`Buffers`](super::epilogue::Buffers) of [`MR`] rows and a block of columns.
+    type Buffers: TileBuffers;
 
     /// `sums[r] += a[r] * weights[.., 0] + b[r] * weights[.., 1]` for `R` pixels, of which `r` is at `ptr + r * step`, by two
     /// vectors of channels.
@@ -140,8 +142,8 @@ unsafe fn run_over<T: Taps, E: End>(job: &DepthwiseJob) {
 unsafe fn blocks<T: Taps, E: End, const UNSIGNED: bool>(job: &DepthwiseJob) {
     let width = block_of::<T>();
     let stride = job.taps.div_ceil(2) * 2 * width;
-    let mut columns = Columns::NEW;
-    let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
+    let mut buffers = T::Buffers::NEW;
+    let (mut columns, buffer) = buffers.parts();
     let mut block = 0;
     while block * width < job.channels {
         let first = (block * width).min(job.channels.saturating_sub(width));
@@ -151,7 +153,7 @@ unsafe fn blocks<T: Taps, E: End, const UNSIGNED: bool>(job: &DepthwiseJob) {
             columns.fill::<T::V>(job.epilogue, job.first_col + first, count, width);
             let block = Block { first, count, weights: job.weights.add(block * stride), columns: &columns };
             for run in job.runs {
-                pixels::<T, E, UNSIGNED>(job, run, &block, &mut buffer);
+                pixels::<T, E, UNSIGNED>(job, run, &block, &buffer);
             }
         }
         block += 1;
@@ -175,7 +177,7 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
     job: &DepthwiseJob,
     run: &Run,
     block: &Block,
-    buffer: &mut TileBuffer,
+    buffer: &TileBuffer,
 ) {
     let whole = block.count == self::block_of::<T>();
     let direct = !E::BUFFERED && job.out_col_stride == 1 && whole;
@@ -207,8 +209,8 @@ unsafe fn pixels<T: Taps, E: End, const UNSIGNED: bool>(
                 accumulate: false,
             };
             if !direct {
-                end.out = buffer.0.as_mut_ptr().cast();
-                end.out_stride = MAX_COLS;
+                end.out = buffer.start.cast();
+                end.out_stride = buffer.stride;
             }
             match rows {
                 1 if !whole => few::<T, E::Tile, UNSIGNED>(job, run, done, block, &end),

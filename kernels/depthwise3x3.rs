@@ -30,7 +30,7 @@ use core::ffi::c_void;
 use super::{
     Epilogue, Isa,
     depthwise::{Tap, Taps, block_of},
-    epilogue::{Columns, End, TileEnd, finish_from_base},
+    epilogue::{End, TileBuffers, TileEnd, finish_from_base},
     lanes::Lanes,
 };
 
@@ -196,7 +196,8 @@ pub(super) unsafe fn run<T: ColumnTaps, E: End>(job: &ThreeJob) {
 #[inline(always)]
 unsafe fn blocks<T: ColumnTaps, E: End, const UNSIGNED: bool>(job: &ThreeJob) {
     let width = block_of::<T>();
-    let mut columns = Columns::NEW;
+    let mut buffers = T::Buffers::NEW;
+    let (mut columns, _) = buffers.parts();
     let mut index = 0;
     while index * width < job.channels {
         let first = (index * width).min(job.channels - width);

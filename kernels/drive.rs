@@ -8,11 +8,11 @@
 //! The group of panels stays in the first or second cache level while row tiles pass it; the sums never leave
 //! registers until they are outputs.
 
-use core::{ffi::c_void, mem::MaybeUninit};
+use core::ffi::c_void;
 
 use super::{
     Job, Store,
-    epilogue::{Columns, End, MAX_COLS, MAX_ROWS, Place, TileBuffer, TileEnd},
+    epilogue::{Columns, End, Place, TileBuffer, TileBuffers, TileEnd},
     lanes::Lanes,
     layout::padded,
 };
@@ -67,12 +67,14 @@ pub(super) unsafe trait MicroKernel {
     const NR: usize;
     /// Depth of a step.
     const KR: usize;
+    /// [`Buffers`](super::epilogue::Buffers) of as many rows and columns as its largest tiles have.
+    type Buffers: TileBuffers;
 
-    /// Rows of the next tile when `remaining` of the job's are left: at most `MAX_ROWS`, at least 1 for
+    /// Rows of the next tile when `remaining` of the job's are left: at most the rows of its buffers, at least 1 for
     /// `remaining >= 1`. The packing of `lhs` follows the same rule.
     fn next_rows(remaining: usize, job: &Job) -> usize;
 
-    /// Panels of the next group when `remaining` of the job's are left: at most `MAX_COLS` columns.
+    /// Panels of the next group when `remaining` of the job's are left: at most the columns of its buffers.
     fn next_panels(remaining: usize, job: &Job) -> usize;
 
     /// A panel whose columns are not all wanted is a group by itself, so that the others need no buffer: for kernels that lose
@@ -106,8 +108,8 @@ pub(super) unsafe fn multiply<K: MicroKernel, E: End>(job: &Job) {
         return;
     }
     let panel_stride = padded(job.k, K::KR) * K::NR;
-    let mut columns = Columns::NEW;
-    let mut buffer = TileBuffer([const { MaybeUninit::uninit() }; MAX_ROWS * MAX_COLS]);
+    let mut buffers = K::Buffers::NEW;
+    let (mut columns, buffer) = buffers.parts();
     let corrects = job.epilogue.corrects();
     let mut col = 0;
     while col < job.cols {
@@ -117,7 +119,8 @@ pub(super) unsafe fn multiply<K: MicroKernel, E: End>(job: &Job) {
             panels -= 1;
             cols = panels * K::NR;
         }
-        // SAFETY: the job's panels and column parameters reach to `job.cols`.
+        debug_assert!(panels * K::NR <= K::Buffers::COLS, "a group is no wider than the buffers");
+        // SAFETY: the job's panels and column parameters reach to `job.cols`; the buffers have room for a group.
         unsafe {
             columns.fill::<K::V>(job.epilogue, job.first_col + col, cols, panels * K::NR);
             let rhs = job.rhs.add(col / K::NR * panel_stride);
@@ -139,7 +142,7 @@ pub(super) unsafe fn multiply<K: MicroKernel, E: End>(job: &Job) {
                 job_bytes: job.cols.div_ceil(K::NR) * panel_stride,
                 widened,
             };
-            rows::<K, E>(job, input, &columns, &mut buffer, col, panels, cols, corrects);
+            rows::<K, E>(job, input, &columns, &buffer, col, panels, cols, corrects);
         }
         col += cols;
     }
@@ -155,7 +158,7 @@ unsafe fn rows<K: MicroKernel, E: End>(
     job: &Job,
     mut input: TileInput,
     columns: &Columns,
-    buffer: &mut TileBuffer,
+    buffer: &TileBuffer,
     col: usize,
     panels: usize,
     cols: usize,
@@ -169,8 +172,8 @@ unsafe fn rows<K: MicroKernel, E: End>(
         row: 0,
         row_sums: job.row_sums,
         corrects,
-        out: buffer.0.as_mut_ptr().cast(),
-        out_stride: if direct { job.out_row_stride } else { MAX_COLS },
+        out: buffer.start.cast(),
+        out_stride: if direct { job.out_row_stride } else { buffer.stride },
         accumulate: direct && matches!(job.epilogue.store, Store::I32 { accumulate: true }),
     };
     let mut row = 0;

@@ -8,19 +8,57 @@ use core::{ffi::c_void, hint::unreachable_unchecked, mem::MaybeUninit};
 
 use super::{Epilogue, Store, lanes::Lanes};
 
-/// Columns of the widest tile of any kernel.
-pub(super) const MAX_COLS: usize = 64;
-/// Rows of the tallest tile of any kernel.
-pub(super) const MAX_ROWS: usize = 12;
 /// Groups of four vectors of the largest tile of any kernel.
 const MAX_GROUPS: usize = 12;
 
 /// What changes no f32 when it is added, zeros of either sign included: an output without bias needs no branch.
 const NO_BIAS: f32 = -0.0;
 
+/// What a kernel needs of the stack: column parameters of a group of panels, and a tile whose outputs cannot go where they belong at
+/// once. `COLS` is the most columns of a group, `ROWS` the most rows of a tile.
+#[repr(C, align(64))]
+pub(crate) struct Buffers<const ROWS: usize, const COLS: usize> {
+    columns: [[MaybeUninit<u32>; COLS]; Columns::ROWS],
+    tile: [[MaybeUninit<i32>; COLS]; ROWS],
+}
+
+/// [`Buffers`] of some size.
+pub(crate) trait TileBuffers {
+    /// Nothing written.
+    const NEW: Self;
+    /// Most columns of a group.
+    const COLS: usize;
+
+    /// The room for column parameters, and for a tile.
+    fn parts(&mut self) -> (Columns, TileBuffer);
+}
+
+impl<const ROWS: usize, const COLS: usize> TileBuffers for Buffers<ROWS, COLS> {
+    const NEW: Self = Self {
+        columns: [const { [const { MaybeUninit::uninit() }; COLS] }; Columns::ROWS],
+        tile: [const { [const { MaybeUninit::uninit() }; COLS] }; ROWS],
+    };
+    const COLS: usize = COLS;
+
+    #[inline(always)]
+    fn parts(&mut self) -> (Columns, TileBuffer) {
+        let [base, zero_factor, rhs_zero, scale, bias, multiplier, shift] = &mut self.columns;
+        let columns = Columns {
+            base: Row(base.as_mut_ptr().cast()),
+            zero_factor: Row(zero_factor.as_mut_ptr().cast()),
+            rhs_zero: Row(rhs_zero.as_mut_ptr().cast()),
+            scale: Row(scale.as_mut_ptr().cast()),
+            bias: Row(bias.as_mut_ptr().cast()),
+            multiplier: Row(multiplier.as_mut_ptr().cast()),
+            shift: Row(shift.as_mut_ptr().cast()),
+            small_scales: false,
+        };
+        (columns, TileBuffer { start: self.tile.as_mut_ptr().cast(), stride: COLS })
+    }
+}
+
 /// The column parameters of one group of panels, padded so that vectors can be read whole: made once for a group,
 /// used by every row tile that passes it. Only what the epilogue reads is written, so nothing needs clearing.
-#[repr(C, align(64))]
 pub(crate) struct Columns {
     /// Sum offset + i32 bias, and the zero-point term if all rows share their zero point.
     pub base: Row<i32>,
@@ -31,34 +69,27 @@ pub(crate) struct Columns {
     multiplier: Row<i32>,
     shift: Row<i32>,
     /// Every scale is below 1, so that no sum times its scale leaves the range of i32.
-    small_scales: MaybeUninit<bool>,
+    small_scales: bool,
 }
 
-/// One parameter of each column.
-#[repr(C, align(64))]
-pub(crate) struct Row<T>([MaybeUninit<T>; MAX_COLS]);
+/// One parameter of each column, in [`Buffers`].
+pub(crate) struct Row<T>(*mut T);
 
 impl<T: Copy> Row<T> {
-    const NEW: Self = Self([const { MaybeUninit::uninit() }; MAX_COLS]);
-
     #[inline(always)]
     pub fn at(&self, column: usize) -> *const T {
-        self.0.as_ptr().wrapping_add(column).cast()
-    }
-
-    #[inline(always)]
-    fn at_mut(&mut self, column: usize) -> *mut T {
-        self.0[column..].as_mut_ptr().cast()
+        self.0.wrapping_add(column)
     }
 
     /// Writes `value(j)` for the columns below `count` and `pad` from there to `width`.
+    ///
+    /// # Safety
+    /// The row has `width` columns.
     #[inline(always)]
-    fn fill(&mut self, count: usize, width: usize, pad: T, value: impl Fn(usize) -> T) {
-        for (j, slot) in self.0[..count].iter_mut().enumerate() {
-            slot.write(value(j));
-        }
-        for slot in &mut self.0[count..width] {
-            slot.write(pad);
+    unsafe fn fill(&self, count: usize, width: usize, pad: T, value: impl Fn(usize) -> T) {
+        for j in 0..width {
+            // SAFETY: the caller's.
+            unsafe { self.0.add(j).write(if j < count { value(j) } else { pad }) };
         }
     }
 }
@@ -67,34 +98,25 @@ impl Row<i32> {
     /// Writes `value(j, address of the old value)` for each vector of columns `j` below `width`.
     ///
     /// # Safety
-    /// `width <= MAX_COLS`, a multiple of `LANES`; the CPU has the features of `V`.
+    /// The row has `width` columns, a multiple of `LANES`; the CPU has the features of `V`.
     #[inline(always)]
-    unsafe fn each<V: Lanes>(&mut self, width: usize, value: impl Fn(usize, *const i32) -> V::I) {
-        let row: *mut i32 = self.0.as_mut_ptr().cast();
+    unsafe fn each<V: Lanes>(&self, width: usize, value: impl Fn(usize, *const i32) -> V::I) {
         for j in (0..width).step_by(V::LANES) {
             // SAFETY: the caller's.
-            unsafe { V::store_i(value(j, row.add(j)), row.add(j)) };
+            unsafe { V::store_i(value(j, self.at(j)), self.0.add(j)) };
         }
     }
 }
 
 impl Columns {
-    pub const NEW: Self = Self {
-        base: Row::NEW,
-        zero_factor: Row::NEW,
-        rhs_zero: Row::NEW,
-        scale: Row::NEW,
-        bias: Row::NEW,
-        multiplier: Row::NEW,
-        shift: Row::NEW,
-        small_scales: MaybeUninit::uninit(),
-    };
+    /// Parameters that a column may have.
+    const ROWS: usize = 7;
 
     /// Takes the parameters of columns `start .. start + count`, and pads them to `width` columns.
     ///
     /// # Safety
-    /// The epilogue is valid for those columns and at least one row; `count <= width <= MAX_COLS`, `width` is a multiple of
-    /// `LANES`; the CPU has the features of `V`.
+    /// The epilogue is valid for those columns and at least one row; the rows have `width >= count` columns, a multiple
+    /// of `LANES`; the CPU has the features of `V`.
     #[inline(always)]
     pub unsafe fn fill<V: Lanes>(&mut self, epilogue: &Epilogue, start: usize, count: usize, width: usize) {
         // SAFETY: the caller's.
@@ -142,14 +164,14 @@ impl Columns {
                 for j in (0..width).step_by(V::LANES) {
                     let scale =
                         if scales.step == 0 { V::splat_f(*from.ptr) } else { V::load_f(from.ptr.add(j)) };
-                    V::store_f(scale, self.scale.at_mut(j));
+                    V::store_f(scale, self.scale.0.add(j));
                     largest = V::max_f(largest, scale);
                 }
-                self.small_scales.write(V::all_below(largest, V::splat_f(1.0)));
+                self.small_scales = V::all_below(largest, V::splat_f(1.0));
                 for j in (0..width).step_by(V::LANES) {
                     let bias =
                         if bias.is_null() { V::splat_f(NO_BIAS) } else { V::load_f(bias.add(start + j)) };
-                    V::store_f(bias, self.bias.at_mut(j));
+                    V::store_f(bias, self.bias.0.add(j));
                 }
             }
         }
@@ -161,41 +183,35 @@ impl Columns {
     /// As [`Columns::fill`].
     #[inline(never)]
     unsafe fn fill_ragged(&mut self, epilogue: &Epilogue, start: usize, count: usize, width: usize) {
-        // SAFETY: here and below, column `start + j` lies within what the epilogue is valid for.
-        let sum_offset = |j| unsafe { read_or(epilogue.sum_offset, start + j, 0) };
-        // SAFETY: as above.
-        let bias = |j| unsafe { read_or(epilogue.bias, start + j, 0) };
-        // SAFETY: as above.
-        let zero_factor = |j| unsafe { *epilogue.zero_factor.add(start + j) };
-        if epilogue.lhs_zero.step == 0 {
-            // SAFETY: the epilogue is valid for at least one row.
-            let zero = unsafe { epilogue.lhs_zero.get(0) }.wrapping_add(epilogue.lhs_shift);
-            self.base.fill(count, width, 0, |j| {
-                zero.wrapping_mul(zero_factor(j)).wrapping_add(sum_offset(j)).wrapping_add(bias(j))
-            });
-        } else {
-            self.base.fill(count, width, 0, |j| sum_offset(j).wrapping_add(bias(j)));
-            self.zero_factor.fill(count, width, 0, zero_factor);
-        }
-        if !epilogue.rhs_zero.is_null() {
-            // SAFETY: as above.
-            self.rhs_zero.fill(count, width, 0, |j| unsafe { *epilogue.rhs_zero.add(start + j) });
-        }
-        match epilogue.store {
-            Store::I32 { .. } => {}
-            Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } => {
-                // SAFETY: as above.
-                self.scale.fill(count, width, 0.0, |j| unsafe { scales.get(start + j) });
-                // SAFETY: as above.
-                self.small_scales.write((0..count).all(|j| unsafe { scales.get(start + j) } < 1.0));
-                // SAFETY: as above.
-                self.bias.fill(count, width, NO_BIAS, |j| unsafe { read_or(bias, start + j, NO_BIAS) });
+        // SAFETY: column `start + j` lies within what the epilogue is valid for, for every `j` below `count`; the rows have room for
+        // `width` columns; the epilogue is valid for at least one row.
+        unsafe {
+            let sum_offset = |j| read_or(epilogue.sum_offset, start + j, 0);
+            let bias = |j| read_or(epilogue.bias, start + j, 0);
+            let zero_factor = |j| *epilogue.zero_factor.add(start + j);
+            if epilogue.lhs_zero.step == 0 {
+                let zero = epilogue.lhs_zero.get(0).wrapping_add(epilogue.lhs_shift);
+                self.base.fill(count, width, 0, |j| {
+                    zero.wrapping_mul(zero_factor(j)).wrapping_add(sum_offset(j)).wrapping_add(bias(j))
+                });
+            } else {
+                self.base.fill(count, width, 0, |j| sum_offset(j).wrapping_add(bias(j)));
+                self.zero_factor.fill(count, width, 0, zero_factor);
             }
-            Store::Fixed { multipliers, .. } => {
-                // SAFETY: as above.
-                self.multiplier.fill(count, width, 0, |j| unsafe { multipliers.get(start + j) }.multiplier);
-                // SAFETY: as above.
-                self.shift.fill(count, width, 0, |j| unsafe { multipliers.get(start + j) }.shift);
+            if !epilogue.rhs_zero.is_null() {
+                self.rhs_zero.fill(count, width, 0, |j| *epilogue.rhs_zero.add(start + j));
+            }
+            match epilogue.store {
+                Store::I32 { .. } => {}
+                Store::F32 { col_scales: scales, bias, .. } | Store::HalfEven { scales, bias, .. } => {
+                    self.scale.fill(count, width, 0.0, |j| scales.get(start + j));
+                    self.small_scales = (0..count).all(|j| scales.get(start + j) < 1.0);
+                    self.bias.fill(count, width, NO_BIAS, |j| read_or(bias, start + j, NO_BIAS));
+                }
+                Store::Fixed { multipliers, .. } => {
+                    self.multiplier.fill(count, width, 0, |j| multipliers.get(start + j).multiplier);
+                    self.shift.fill(count, width, 0, |j| multipliers.get(start + j).shift);
+                }
             }
         }
     }
@@ -306,11 +322,11 @@ pub(crate) trait End {
         ready: &Self::Ready<V>,
     );
 
-    /// Moves a finished tile from a buffer, whose rows are [`MAX_COLS`] elements apart, to its place.
+    /// Moves a finished tile from a buffer, to its place.
     ///
     /// # Safety
     /// [`End::store`] has written the buffer; the elements may be written to their place; the CPU has the features of `V`.
-    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, end: &TileEnd, place: &Place);
+    unsafe fn flush<V: Lanes>(buffer: &TileBuffer, end: &TileEnd, place: &Place);
 }
 
 /// Calls the body with each constant index below `$count`, unrolled in the source: an array of vectors indexed by a
@@ -381,7 +397,7 @@ pub(super) unsafe fn correct<V: Lanes, const R: usize, const Q: usize>(
 ) {
     let columns = end.columns;
     let epilogue = end.epilogue;
-    // SAFETY: Columns holds MAX_COLS >= col + Q * LANES values; rows are the caller's promise.
+    // SAFETY: the columns reach to col + Q * LANES; rows are the caller's promise.
     unsafe {
         if epilogue.lhs_zero.step != 0 {
             each!(r in 0..R => {
@@ -443,12 +459,12 @@ impl End for EndI32 {
     }
 
     #[inline(always)]
-    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, end: &TileEnd, place: &Place) {
+    unsafe fn flush<V: Lanes>(buffer: &TileBuffer, end: &TileEnd, place: &Place) {
         // SAFETY: the caller's.
         unsafe {
             match end.epilogue.store {
-                Store::I32 { accumulate: true } => place.add(buffer.0.as_ptr().cast()),
-                _ => place.fill::<i32>(buffer.0.as_ptr().cast(), MAX_COLS),
+                Store::I32 { accumulate: true } => place.add(buffer),
+                _ => place.fill::<i32>(buffer.start, buffer.stride),
             }
         }
     }
@@ -477,11 +493,11 @@ impl End for EndFixed {
     }
 
     #[inline(always)]
-    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, end: &TileEnd, place: &Place) {
+    unsafe fn flush<V: Lanes>(buffer: &TileBuffer, end: &TileEnd, place: &Place) {
         // SAFETY: the caller's.
         unsafe {
             buffer.requantize::<V>(end, place.rows, place.cols);
-            place.fill::<u8>(buffer.0.as_ptr().cast(), 4 * MAX_COLS);
+            place.fill::<u8>(buffer.start.cast(), 4 * buffer.stride);
         }
     }
 }
@@ -524,9 +540,9 @@ impl End for EndF32 {
     }
 
     #[inline(always)]
-    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, _end: &TileEnd, place: &Place) {
+    unsafe fn flush<V: Lanes>(buffer: &TileBuffer, _end: &TileEnd, place: &Place) {
         // SAFETY: the caller's.
-        unsafe { place.fill::<f32>(buffer.0.as_ptr().cast(), MAX_COLS) }
+        unsafe { place.fill::<f32>(buffer.start.cast(), buffer.stride) }
     }
 }
 
@@ -613,9 +629,9 @@ impl End for EndByte {
     }
 
     #[inline(always)]
-    unsafe fn flush<V: Lanes>(buffer: &mut TileBuffer, _end: &TileEnd, place: &Place) {
+    unsafe fn flush<V: Lanes>(buffer: &TileBuffer, _end: &TileEnd, place: &Place) {
         // SAFETY: the caller's.
-        unsafe { place.fill::<u8>(buffer.0.as_ptr().cast(), MAX_COLS) }
+        unsafe { place.fill::<u8>(buffer.start.cast(), buffer.stride) }
     }
 }
 
@@ -638,7 +654,7 @@ impl EndByte {
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
             // The columns were filled for a store with scales, which says this of them.
-            let in_range = !BIAS && end.columns.small_scales.assume_init();
+            let in_range = !BIAS && end.columns.small_scales;
             let mut bytes = [V::narrow([V::splat_f(0.0); 4], to, in_range); MAX_GROUPS];
             let mut row = end.out.cast::<u8>().wrapping_add(end.col);
             each!(g in 0..(R * Q).div_ceil(4) => {
@@ -707,9 +723,11 @@ impl EndByte {
     }
 }
 
-/// A tile's outputs before they are scattered: 4 bytes for each of `MAX_ROWS` x `MAX_COLS` elements.
-#[repr(C, align(64))]
-pub(crate) struct TileBuffer(pub [MaybeUninit<i32>; MAX_ROWS * MAX_COLS]);
+/// A tile's outputs before they are scattered, in [`Buffers`]: rows of `stride` elements, 4 bytes of room for each.
+pub(crate) struct TileBuffer {
+    pub start: *mut i32,
+    pub stride: usize,
+}
 
 impl TileBuffer {
     /// Requantizes in integers: bytes overwrite the sums of their own row from its start. A vector of LANES bytes ends before
@@ -718,14 +736,14 @@ impl TileBuffer {
     /// # Safety
     /// The buffer holds `rows` x `cols` sums; the epilogue's store is [`Store::Fixed`]; the CPU has the features of `V`.
     #[inline(always)]
-    unsafe fn requantize<V: Lanes>(&mut self, end: &TileEnd, rows: usize, cols: usize) {
+    unsafe fn requantize<V: Lanes>(&self, end: &TileEnd, rows: usize, cols: usize) {
         let Store::Fixed { double_rounding, zero_point, min, max, .. } = end.epilogue.store else { return };
-        // SAFETY: the buffer has MAX_COLS elements for each row, so whole vectors fit.
+        // SAFETY: a row of the buffer has whole vectors.
         unsafe {
             let zero = V::splat_i(zero_point);
             let (low, high) = (V::splat_i(min - zero_point), V::splat_i(max - zero_point));
             for r in 0..rows {
-                let sums: *mut i32 = self.0.as_mut_ptr().add(r * MAX_COLS).cast();
+                let sums: *mut i32 = self.start.add(r * self.stride);
                 for j in (0..cols).step_by(V::LANES) {
                     let x = V::load_i(sums.add(j));
                     let m = V::load_i(end.columns.multiplier.at(j));
@@ -783,14 +801,14 @@ impl Place {
     /// # Safety
     /// As [`Place::fill`].
     #[inline(never)]
-    unsafe fn add(&self, source: *const i32) {
+    unsafe fn add(&self, source: &TileBuffer) {
         let out: *mut i32 = self.out.cast();
         for r in 0..self.rows {
             for j in 0..self.cols {
                 // SAFETY: the caller's.
                 unsafe {
                     let place = out.add(r * self.row_stride + j * self.col_stride);
-                    *place = (*place).wrapping_add(*source.add(r * MAX_COLS + j));
+                    *place = (*place).wrapping_add(*source.start.add(r * source.stride + j));
                 }
             }
         }

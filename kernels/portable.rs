@@ -10,9 +10,9 @@
 
 use super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    depthwise::{Tap, Taps},
+    depthwise::{self, Tap, Taps},
     drive::{self, MicroKernel, TileInput, next_part},
-    epilogue::{End, TileEnd, finish},
+    epilogue::{Buffers, End, TileEnd, finish},
     lanes::{Lanes, PlainRange},
     layout,
 };
@@ -68,6 +68,7 @@ unsafe impl MicroKernel for Portable {
     type V = Scalar4;
     const NR: usize = NR;
     const KR: usize = 1;
+    type Buffers = Buffers<MR, NR>;
 
     fn next_rows(remaining: usize, _job: &Job) -> usize {
         next_part(remaining, MR)
@@ -116,6 +117,7 @@ pub(super) struct ScalarTaps;
 // SAFETY: 8 bytes of each tap and 16 weights are read.
 unsafe impl Taps for ScalarTaps {
     type V = Scalar4;
+    type Buffers = Buffers<{ depthwise::MR }, 8>;
 
     #[inline(always)]
     unsafe fn add<const UNSIGNED: bool, const R: usize>(

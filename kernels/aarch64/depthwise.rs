@@ -8,7 +8,10 @@
 use core::arch::aarch64::*;
 
 use super::{
-    super::depthwise::{Tap, Taps},
+    super::{
+        depthwise::{MR, Tap, Taps},
+        epilogue::Buffers,
+    },
     lanes128::Lanes128,
 };
 
@@ -18,6 +21,7 @@ pub(in crate::kernels) struct Taps128;
 // SAFETY: 8 bytes of each tap and 16 weights are read.
 unsafe impl Taps for Taps128 {
     type V = Lanes128;
+    type Buffers = Buffers<MR, 8>;
 
     #[inline(always)]
     unsafe fn add<const UNSIGNED: bool, const R: usize>(

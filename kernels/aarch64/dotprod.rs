@@ -25,7 +25,7 @@ use super::{
     super::{
         Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput},
-        epilogue::{End, TileEnd, finish_from_base},
+        epilogue::{Buffers, End, TileEnd, finish_from_base},
         layout::{self, padded},
     },
     GROUP_COLS, end_of_panel,
@@ -117,6 +117,7 @@ unsafe impl<const IN_ORDER: bool> MicroKernel for DotprodTiles<IN_ORDER> {
     type V = Lanes128;
     const NR: usize = NR;
     const KR: usize = KR;
+    type Buffers = Buffers<MR, GROUP_COLS>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, _job: &Job) -> usize {

@@ -19,7 +19,7 @@ use super::{
     super::{
         Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput},
-        epilogue::{End, TileEnd, finish},
+        epilogue::{Buffers, End, TileEnd, finish},
         layout::{self, padded},
     },
     GROUP_COLS, blocks, end_of_panel,
@@ -95,6 +95,7 @@ unsafe impl MicroKernel for I8mmTiles {
     type V = Lanes128;
     const NR: usize = NR;
     const KR: usize = KR;
+    type Buffers = Buffers<MR, GROUP_COLS>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, _job: &Job) -> usize {

@@ -31,7 +31,7 @@ use super::{
     super::{
         Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
         drive::{self, MicroKernel, TileInput, next_part},
-        epilogue::{End, TileEnd, finish_from_base},
+        epilogue::{Buffers, End, TileEnd, finish_from_base},
         layout::{self, padded},
     },
     GROUP_COLS, end_of_panel,
@@ -117,6 +117,7 @@ unsafe impl MicroKernel for NeonTiles {
     type V = Lanes128;
     const NR: usize = NR;
     const KR: usize = KR;
+    type Buffers = Buffers<MR, GROUP_COLS>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, _job: &Job) -> usize {
@@ -152,6 +153,7 @@ unsafe impl MicroKernel for InOrderTiles {
     type V = Lanes128;
     const NR: usize = NR;
     const KR: usize = KR;
+    type Buffers = Buffers<MR, GROUP_COLS>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, job: &Job) -> usize {

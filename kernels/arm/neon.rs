@@ -25,7 +25,7 @@ use super::{
     super::{
         Id, Isa, Job, Kernel, LhsFormat, Store, SumOffset,
         drive::{self, MicroKernel, TileInput, next_part},
-        epilogue::{End, TileEnd, finish},
+        epilogue::{Buffers, End, TileEnd, finish},
         layout::padded,
         portable::Scalar4,
     },
@@ -101,6 +101,7 @@ unsafe impl MicroKernel for NeonTiles {
     type V = Scalar4;
     const NR: usize = NR;
     const KR: usize = KR;
+    type Buffers = Buffers<MR, { PANELS * NR }>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, _job: &Job) -> usize {

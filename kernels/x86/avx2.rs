@@ -20,7 +20,7 @@ use core::arch::x86_64::*;
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
-    epilogue::{End, TileEnd, finish},
+    epilogue::{Buffers, End, TileEnd, finish},
     layout::{self, padded},
 };
 use super::{detect, fetch_output_row, lanes256::Lanes256, sums};
@@ -156,6 +156,7 @@ unsafe impl MicroKernel for Avx2Tiles {
     type V = Lanes256;
     const NR: usize = NR;
     const KR: usize = KR;
+    type Buffers = Buffers<MR, 64>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, job: &Job) -> usize {

@@ -18,7 +18,7 @@ use core::arch::x86_64::*;
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
-    epilogue::{End, TileEnd, correct, each, finish_from_base},
+    epilogue::{Buffers, End, TileEnd, correct, each, finish_from_base},
     layout,
 };
 use super::{detect, fetch_output_row, lanes512::Lanes512, sums, tail_word};
@@ -81,6 +81,7 @@ unsafe impl MicroKernel for Avx512VnniTiles {
     type V = Lanes512;
     const NR: usize = NR;
     const KR: usize = KR;
+    type Buffers = Buffers<MR, { 4 * NR }>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, job: &Job) -> usize {

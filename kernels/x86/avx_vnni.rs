@@ -14,7 +14,7 @@ use core::arch::x86_64::*;
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     drive::{self, MicroKernel, TileInput, next_part},
-    epilogue::{End, TileEnd, finish},
+    epilogue::{Buffers, End, TileEnd, finish},
     layout,
 };
 use super::{detect, lanes256::Lanes256, sums, tail_word};
@@ -74,6 +74,7 @@ unsafe impl MicroKernel for AvxVnniTiles {
     type V = Lanes256;
     const NR: usize = NR;
     const KR: usize = KR;
+    type Buffers = Buffers<MR, 64>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, _job: &Job) -> usize {

@@ -11,8 +11,9 @@ use core::arch::x86_64::*;
 use super::{
     super::{
         End, Isa,
-        depthwise::{Tap, Taps},
+        depthwise::{MR, Tap, Taps},
         depthwise3x3::{self, ColumnTaps, Sums, Three, ThreeJob},
+        epilogue::Buffers,
         lanes::Lanes,
     },
     lanes256::Lanes256,
@@ -91,6 +92,7 @@ pub(in crate::kernels) struct Taps256;
 // SAFETY: 16 bytes of each tap and 32 weights are read.
 unsafe impl Taps for Taps256 {
     type V = Lanes256;
+    type Buffers = Buffers<MR, 16>;
 
     #[inline(always)]
     unsafe fn add<const UNSIGNED: bool, const R: usize>(
@@ -174,6 +176,7 @@ pub(in crate::kernels) struct Taps512;
 // SAFETY: 32 bytes of each tap and 64 weights are read.
 unsafe impl Taps for Taps512 {
     type V = Lanes512;
+    type Buffers = Buffers<MR, 32>;
 
     #[inline(always)]
     unsafe fn add<const UNSIGNED: bool, const R: usize>(
