@@ -271,24 +271,17 @@ impl TileEnd<'_> {
         unsafe { V::load_i(self.columns.base.at(self.col + vector * V::LANES)) }
     }
 
-    /// Scales of a vector of columns.
-    ///
-    /// # Safety
-    /// As [`TileEnd::base`]; the store has scales.
+    /// Scales of the columns, if the store has some. Asked for before the first output is stored: as the compiler sees it, a store may
+    /// change where they are.
     #[inline(always)]
-    pub unsafe fn scale<V: Lanes>(&self, vector: usize) -> V::F {
-        // SAFETY: the caller's.
-        unsafe { V::load_f(self.columns.scale.at(self.col + vector * V::LANES)) }
+    pub fn scales(&self) -> *const f32 {
+        self.columns.scale.at(self.col)
     }
 
-    /// Biases of a vector of columns, in outputs, or what changes none.
-    ///
-    /// # Safety
-    /// As [`TileEnd::base`]; the store may have an f32 bias.
+    /// Biases of the columns, in outputs, or what changes none, if the store may have an f32 bias.
     #[inline(always)]
-    pub unsafe fn bias<V: Lanes>(&self, vector: usize) -> V::F {
-        // SAFETY: the caller's.
-        unsafe { V::load_f(self.columns.bias.at(self.col + vector * V::LANES)) }
+    pub fn biases(&self) -> *const f32 {
+        self.columns.bias.at(self.col)
     }
 }
 
@@ -563,16 +556,18 @@ impl EndF32 {
             // With registers to spare, scales are read before the first store, which may change anything, as the compiler sees it.
             let keep = R * Q + Q + 6 <= V::REGISTERS;
             let mut kept = [V::splat_f(0.0); Q];
+            let (scales, biases) = (end.scales(), end.biases());
             if keep {
-                each!(q in 0..Q => kept[q] = end.scale::<V>(q));
+                each!(q in 0..Q => kept[q] = V::load_f(scales.add(q * V::LANES)));
             }
             let mut row = out;
             each!(r in 0..R => {
                 row = V::row(out, row, r, end.out_stride);
                 let row_scale = V::splat_f(row_scales.get(end.row + r));
                 each!(q in 0..Q => {
-                    let scale = V::mul_f(row_scale, if keep { kept[q] } else { end.scale::<V>(q) });
-                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), end.bias::<V>(q));
+                    let scale = V::mul_f(row_scale, if keep { kept[q] } else { V::load_f(scales.add(q * V::LANES)) });
+                    let bias = V::load_f(biases.add(q * V::LANES));
+                    let value = V::add_f(V::mul_f(V::to_f(sums[r][q]), scale), bias);
                     V::store_f(clamp(value), row.add(q * V::LANES));
                 });
             });
@@ -648,9 +643,10 @@ impl EndByte {
         unsafe {
             // Stores of bytes may change anything, as the compiler sees it: with registers to spare, scales are read before.
             let keep = R * Q + Q + 6 <= V::REGISTERS;
-            let mut scales = [V::splat_f(0.0); Q];
+            let mut kept = [V::splat_f(0.0); Q];
+            let (scales, biases) = (end.scales(), end.biases());
             if keep {
-                each!(q in 0..Q => scales[q] = end.scale::<V>(q));
+                each!(q in 0..Q => kept[q] = V::load_f(scales.add(q * V::LANES)));
             }
             // Four vectors at a time, row by row: as many as instruction sets narrow together.
             // The columns were filled for a store with scales, which says this of them.
@@ -661,10 +657,10 @@ impl EndByte {
                 let mut steps = [V::splat_f(0.0); 4];
                 each!(i in [0 1 2 3] => {
                     let (r, q) = Self::place::<R, Q>(g, i);
-                    let scale = if keep { scales[q] } else { end.scale::<V>(q) };
+                    let scale = if keep { kept[q] } else { V::load_f(scales.add(q * V::LANES)) };
                     steps[i] = V::mul_f(V::to_f(sums[r][q]), scale);
                     if BIAS {
-                        steps[i] = V::add_f(steps[i], end.bias::<V>(q));
+                        steps[i] = V::add_f(steps[i], V::load_f(biases.add(q * V::LANES)));
                     }
                 });
                 bytes[g] = V::narrow(steps, to, in_range);

@@ -156,8 +156,10 @@ unsafe fn store_bytes<const BIAS: bool, const PAIRS: usize>(
 ) {
     // SAFETY: the caller's: there is room for 8 bytes in each of two rows for every pair.
     unsafe {
-        let scales = twice_f([end.scale::<Lanes128>(0), end.scale::<Lanes128>(1)]);
-        let biases = if BIAS { twice_f([end.bias::<Lanes128>(0), end.bias::<Lanes128>(1)]) } else { scales };
+        let [scales, biases] =
+            [end.scales(), end.biases()].map(|from| [Lanes128::load_f(from), Lanes128::load_f(from.add(4))]);
+        let scales = twice_f(scales);
+        let biases = if BIAS { twice_f(biases) } else { scales };
         let mut bytes = [vdupq_n_s8(0); PAIRS];
         for (pair, bytes) in bytes.iter_mut().enumerate() {
             let mut steps = scales;
