@@ -1,6 +1,7 @@
 //! The stages of `cargo xtask test`, in the order they run.
 
 mod flags;
+mod sizes;
 mod targets;
 
 use std::process::Command;
@@ -66,6 +67,7 @@ pub fn all(quick: bool) -> Vec<Stage> {
     stages.extend(docs());
     stages.extend(no_std());
     stages.extend(spills_native());
+    stages.extend(sizes::native());
     if !quick {
         stages.push(package());
         stages.push(Stage::new("debian", "Debian's toolchain and QEMU", |w, log| {
