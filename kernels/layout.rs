@@ -24,24 +24,21 @@ pub(crate) struct RhsBytes {
     pub flip: u8,
 }
 
-/// Packs the panel that starts at column `first` (layout: see [`super`]) and adds up its columns.
-///
-/// `sums[j]` is the sum of the packed values of column `first + j`; `late[j]` the sum of those in the second half
-/// of each step. Columns beyond N are zeros.
+/// Packs the panel that starts at column `first` (layout: see [`super`]) and adds up its columns: [`super::Kernel::pack_rhs`] of
+/// kernels whose panels have `NR` columns and steps of `KR`.
 ///
 /// # Safety
 /// The source is readable as described.
-pub(crate) unsafe fn pack_rhs_panel<const NR: usize, const KR: usize>(
+pub(super) unsafe fn pack_rhs_panel<const NR: usize, const KR: usize>(
     src: &RhsBytes,
     first: usize,
     panel: &mut [i8],
-    sums: &mut [i32; NR],
-    late: &mut [i32; NR],
+    sums: &mut [i32],
+    late_sums: &mut [i32],
 ) {
     debug_assert_eq!(panel.len(), padded(src.k, KR) * NR);
     let cols = NR.min(src.n - first);
-    *sums = [0; NR];
-    *late = [0; NR];
+    let (mut all, mut late) = ([0i32; NR], [0i32; NR]);
     for (step, chunk) in panel.chunks_exact_mut(NR * KR).enumerate() {
         let k0 = step * KR;
         let depth = KR.min(src.k - k0);
@@ -73,9 +70,13 @@ pub(crate) unsafe fn pack_rhs_panel<const NR: usize, const KR: usize>(
             let (head, tail) = column.split_at(KR / 2);
             let add = |values: &[i8]| values.iter().map(|&v| i32::from(v)).sum::<i32>();
             let tail = add(tail);
-            sums[j] = sums[j].wrapping_add(add(head) + tail);
+            all[j] = all[j].wrapping_add(add(head) + tail);
             late[j] = late[j].wrapping_add(tail);
         }
+    }
+    sums.copy_from_slice(&all);
+    if !late_sums.is_empty() {
+        late_sums.copy_from_slice(&late);
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
+    pack_rhs: layout::pack_rhs_panel::<NR, 1>,
     pack_lhs,
     row_sums,
 };

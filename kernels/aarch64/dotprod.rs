@@ -66,6 +66,7 @@ const fn entry(name: &'static str, id: Id) -> Kernel {
         offset: SumOffset::None,
         scratch: |_| 0,
         lhs_stride: |k| padded(k, KR),
+        pack_rhs: layout::pack_rhs_panel::<NR, KR>,
         pack_lhs,
         row_sums,
     }

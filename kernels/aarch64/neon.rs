@@ -71,6 +71,7 @@ const fn kernel(name: &'static str, id: Id) -> Kernel {
         offset: SumOffset::SecondHalves,
         scratch: |_| 0,
         lhs_stride: |k| padded(k, KR),
+        pack_rhs: layout::pack_rhs_panel::<NR, KR>,
         pack_lhs,
         row_sums,
     }

@@ -26,7 +26,7 @@ use super::{
         Id, Isa, Job, Kernel, LhsFormat, Store, SumOffset,
         drive::{self, MicroKernel, TileInput, next_part},
         epilogue::{Buffers, End, TileEnd, finish},
-        layout::padded,
+        layout::{self, padded},
         portable::Scalar4,
     },
     ends::{HALF_EVEN, HalfEven, SUMS, add_products},
@@ -55,6 +55,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     offset: SumOffset::SecondHalves,
     scratch: |_| 0,
     lhs_stride: |k| padded(k, KR),
+    pack_rhs: layout::pack_rhs_panel::<NR, KR>,
     pack_lhs,
     row_sums,
 };

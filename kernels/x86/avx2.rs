@@ -82,6 +82,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
         if k <= WIDEN_TO_K { (2 * padded(k, KR) * NR * WIDENED_GROUP).next_multiple_of(64) } else { 0 }
     },
     lhs_stride,
+    pack_rhs: layout::pack_rhs_panel::<NR, KR>,
     pack_lhs,
     row_sums,
 };

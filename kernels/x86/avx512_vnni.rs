@@ -45,6 +45,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     flips_lhs: detect::is_amd,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
+    pack_rhs: layout::pack_rhs_panel::<NR, KR>,
     pack_lhs,
     row_sums,
 };

@@ -128,7 +128,9 @@ unsafe impl bytemuck::Pod for Line {}
 struct Parts {
     /// First aligned byte of the buffer.
     start: usize,
-    /// Column constants: `N` i32 each, padded to whole panels.
+    /// Bytes of the column constants of one kind: `N` i32, padded to whole panels and lines.
+    constants: usize,
+    /// Column constants, the first of which these are.
     zero_factor: usize,
     /// `None` when every zero point is 0 as the kernel sees it: no sums of `lhs` rows are needed.
     rhs_zero: Option<usize>,
@@ -168,7 +170,7 @@ impl Parts {
         if end > isize::MAX as usize - ALIGN {
             return Err(overflow);
         }
-        Ok(Self { start: 0, zero_factor, rhs_zero, sum_offset, panels, end })
+        Ok(Self { start: 0, constants, zero_factor, rhs_zero, sum_offset, panels, end })
     }
 }
 
@@ -298,19 +300,8 @@ pub(crate) struct Contents<'a> {
 
 /// Fills the aligned part of a buffer.
 fn fill<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]) {
-    macro_rules! shapes {
-        ($($nr:literal x $kr:literal),*) => {
-            match (kernel.0.nr, kernel.0.kr) {
-                $( ($nr, $kr) => fill_shape::<T, $nr, $kr>(rhs, parts, data), )*
-                shape => unreachable!("a kernel with panels of {shape:?} is missing from this list"),
-            }
-        };
-    }
-    shapes!(4 x 1, 8 x 2, 16 x 4, 4 x 16, 8 x 4, 8 x 8);
-}
-
-fn fill_shape<T: Operand, const NR: usize, const KR: usize>(rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]) {
     let (k, n) = (rhs.matrix.rows(), rhs.matrix.cols());
+    let (nr, kr) = (kernel.0.nr, kernel.0.kr);
     let shift = rhs_shift::<T>();
     let src = RhsBytes {
         ptr: rhs.matrix.as_ptr().cast(),
@@ -321,23 +312,28 @@ fn fill_shape<T: Operand, const NR: usize, const KR: usize>(rhs: &Rhs<T>, parts:
         flip: if shift == 0 { 0 } else { 0x80 },
     };
     let (constants, panels) = data.split_at_mut(parts.panels);
-    let constants: &mut [i32] = bytemuck::cast_slice_mut(constants);
-    let panel_bytes = layout::padded(k, KR) * NR;
-    let (mut sums, mut late) = ([0; NR], [0; NR]);
-    for first in (0..n).step_by(NR) {
+    let (zero_factors, others) = constants.split_at_mut(parts.constants);
+    let zero_factors: &mut [i32] = bytemuck::cast_slice_mut(zero_factors);
+    let others: &mut [i32] = bytemuck::cast_slice_mut(others);
+    let other = |at: usize| (at - parts.constants) / 4;
+    let panel_bytes = layout::padded(k, kr) * nr;
+    for first in (0..n).step_by(nr) {
         // K = 0 leaves panels without bytes.
-        let panel = bytemuck::cast_slice_mut(&mut panels[first / NR * panel_bytes..][..panel_bytes]);
+        let panel = bytemuck::cast_slice_mut(&mut panels[first / nr * panel_bytes..][..panel_bytes]);
+        let sums = &mut zero_factors[first..][..nr];
+        let late_sums = match parts.sum_offset {
+            Some(at) => &mut others[other(at) + first..][..nr],
+            None => &mut [],
+        };
         // SAFETY: the view's strides reach every element of K x N.
-        unsafe { layout::pack_rhs_panel::<NR, KR>(&src, first, panel, &mut sums, &mut late) };
-        for j in 0..NR {
-            let column = first + j;
+        unsafe { (kernel.0.pack_rhs)(&src, first, panel, sums, late_sums) };
+        // What kernels add is what there is too much of.
+        late_sums.iter_mut().for_each(|sum| *sum = sum.wrapping_neg());
+        for (column, sum) in (first..).zip(sums) {
             let zero = if column < n { rhs.zero_points.at(column) + shift } else { 0 };
-            constants[parts.zero_factor / 4 + column] = (k as i32).wrapping_mul(zero).wrapping_sub(sums[j]);
+            *sum = (k as i32).wrapping_mul(zero).wrapping_sub(*sum);
             if let Some(at) = parts.rhs_zero {
-                constants[at / 4 + column] = zero;
-            }
-            if let Some(at) = parts.sum_offset {
-                constants[at / 4 + column] = late[j].wrapping_neg();
+                others[other(at) + column] = zero;
             }
         }
     }
