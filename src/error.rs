@@ -233,6 +233,18 @@ pub enum Error {
         /// Pixels of the image in that direction, padding included.
         padded: usize,
     },
+    /// A window of so many pixels that the i32 sum for their average could overflow.
+    #[error(
+        "an average over {rows} x {cols} pixels could overflow its i32 sum: at most {max} pixels are safe"
+    )]
+    WindowTooLarge {
+        /// Rows of the window.
+        rows: usize,
+        /// Columns of the window.
+        cols: usize,
+        /// The largest number of pixels that can never overflow.
+        max: usize,
+    },
     /// A pooling window with a place where all of its taps lie in the padding, or on either side of the image.
     #[error(
         "a pooling window has a place that holds none of the image's {pixels} {what}: too much padding, or dilation"

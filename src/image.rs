@@ -171,6 +171,26 @@ impl Axis {
         wraps(first + dilation - len) > wraps(first)
     }
 
+    /// The taps that read one of `len` pixels rather than the padding at a place of the window.
+    #[inline]
+    pub fn taps_inside(&self, place: usize, len: usize) -> Range<usize> {
+        let first = place * self.stride;
+        let (start, end) = (self.before.saturating_sub(first), (len + self.before).saturating_sub(first));
+        // Most windows need no division, which takes longer than the taps of a small one.
+        let (start, end) = match self.dilation {
+            1 => (start, end),
+            dilation => (start.div_ceil(dilation), end.div_ceil(dilation)),
+        };
+        let start = start.min(self.size);
+        start..end.clamp(start, self.size)
+    }
+
+    /// The pixels that the taps inside an image of `len` pixels read at a place of the window.
+    #[inline]
+    pub fn pixels(self, place: usize, len: usize) -> impl Iterator<Item = usize> + Clone {
+        self.taps_inside(place, len).map(move |tap| place * self.stride + tap * self.dilation - self.before)
+    }
+
     /// The pixel, or `None` in the padding, that a tap reads at a place of the window.
     #[inline]
     pub fn pixel(&self, place: usize, tap: usize, len: usize) -> Option<usize> {
@@ -265,11 +285,11 @@ impl Window {
     }
 
     /// Taps, not too many for an i32 to hold the sum of as many bytes, each less a zero point.
-    pub(crate) fn taps(&self) -> Result<usize, Error> {
+    pub(crate) fn summed_taps(&self) -> Result<usize, Error> {
         const MAX_TAPS: usize = i32::MAX as usize / 255;
         let (rows, cols) = self.size();
         let taps = rows.checked_mul(cols).filter(|&taps| taps <= MAX_TAPS);
-        taps.ok_or(Error::SizeOverflow { what: "pooling window", rows, cols })
+        taps.ok_or(Error::WindowTooLarge { rows, cols, max: MAX_TAPS })
     }
 }
 
@@ -297,11 +317,10 @@ mod tests {
         Ok(())
     }
 
-    #[test]
-    fn empty_places_are_those_without_a_pixel() {
+    /// Windows of every small size, with their places along as many pixels.
+    fn small_axes() -> impl Iterator<Item = (Axis, usize, usize)> {
         let below = |n: usize| move |i: usize| (i % n, i / n);
-        let mut empty = [0, 0];
-        for case in 0..4 * 5 * 9 * 8 * 4 * 7 {
+        (0..4 * 5 * 9 * 8 * 4 * 7).filter_map(move |case| {
             let (size, rest) = below(4)(case);
             let (stride, rest) = below(5)(rest);
             let (dilation, rest) = below(9)(rest);
@@ -309,7 +328,29 @@ mod tests {
             let (after, len) = below(4)(rest);
             let axis =
                 Axis { size: size + 1, stride: stride + 1, dilation: dilation + 1, before, after: 2 * after };
-            let Ok(places) = axis.places("rows", len) else { continue };
+            Some((axis, axis.places("rows", len).ok()?, len))
+        })
+    }
+
+    #[test]
+    fn taps_inside_are_those_that_read_a_pixel() {
+        for (axis, places, len) in small_axes() {
+            for place in 0..places {
+                let reads = |tap: &usize| axis.pixel(place, *tap, len).is_some();
+                let expected: Vec<_> = (0..axis.size).filter(reads).collect();
+                let inside = axis.taps_inside(place, len);
+                assert!(inside.start <= inside.end && inside.end <= axis.size, "{axis:?}: {inside:?}");
+                assert_eq!(inside.collect::<Vec<_>>(), expected, "{axis:?}, place {place}, {len} pixels");
+                let pixels: Vec<_> = (0..axis.size).filter_map(|tap| axis.pixel(place, tap, len)).collect();
+                assert_eq!(axis.pixels(place, len).collect::<Vec<_>>(), pixels, "{axis:?}, place {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn empty_places_are_those_without_a_pixel() {
+        let mut empty = [0, 0];
+        for (axis, places, len) in small_axes() {
             let holds_none = |place| (0..axis.size).all(|tap| axis.pixel(place, tap, len).is_none());
             let expected = (0..places).any(holds_none);
             assert_eq!(

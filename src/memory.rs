@@ -1,6 +1,7 @@
-//! Memory whose size a caller or a file decides: tried, and an [`Error::SizeOverflow`] where there is not as much. Nothing in this
-//! crate allocates in another way, but for `Clone`, the text of messages, and crates that read a file's header, which take no more
-//! than it has.
+//! Memory whose size a caller or a file decides: tried, and an [`Error::SizeOverflow`] where there is not as much. What is allocated
+//! in another way is short, or no larger than something that is there already: a `Clone`, the text of messages and reports, a name
+//! that a file's tensor is looked up by, what the system says of the CPU and the environment. So is what other crates take: the names
+//! and shapes in a file's header, and a box for each part of a product that rayon runs.
 
 use alloc::vec::Vec;
 

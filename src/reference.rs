@@ -29,7 +29,8 @@ use crate::{
     quant::{Levels, QParams, Rounding},
 };
 
-/// The whole call: checks, sums, and the output.
+/// The whole call: checks, sums, and the output. It takes M x N x K steps, also where strides of 0 make a small slice a large
+/// matrix.
 ///
 /// # Errors
 /// Those of [`Gemm::new`](crate::Gemm::new) and [`Gemm::run`](crate::Gemm::run).
@@ -290,7 +291,8 @@ pub fn add(values: [i32; 2], inputs: [QParams; 2], output: QParams, levels: Leve
 /// otherwise. The sum is an exact integer; every operation on f32 is rounded, ties to even.
 ///
 /// # Errors
-/// [`Error::Shape`] for lengths that are not the shapes'; [`Error::ZeroPoint`]; the errors of the window.
+/// [`Error::Shape`] for lengths that are not the shapes'; [`Error::ZeroPoint`]; [`Error::WindowTooLarge`] and the other errors of
+/// the window.
 #[cfg(feature = "alloc")]
 pub fn average_pool<A: Operand, T: Operand + OutputElement>(
     x: &[A],
@@ -303,10 +305,10 @@ pub fn average_pool<A: Operand, T: Operand + OutputElement>(
     let [input, output] = params;
     check_zero_points::<A>("input zero point", &Broadcast::All(input.zero_point), 1)?;
     check_zero_points::<T>("output zero point", &Broadcast::All(output.zero_point), 1)?;
+    let all = window.summed_taps()?;
     pool(x, shape, window, y, |taps| {
         let (inside, sum) =
             taps.fold((0, 0), |(count, sum), x| (count + 1, sum + (x.widen() - input.zero_point)));
-        let all = window.height.size * window.width.size;
         let count = if count_padding { all } else { inside };
         let steps = sum as f32 * (input.scale / output.scale / count as f32);
         T::from_i32(to_levels(steps, output.zero_point, Levels::of::<T>(), Rounding::HalfEven, 0))
@@ -316,7 +318,7 @@ pub fn average_pool<A: Operand, T: Operand + OutputElement>(
 /// Max pooling of NHWC images: the largest value under the window, in every channel by itself; padding is left out.
 ///
 /// # Errors
-/// As [`average_pool`].
+/// [`Error::Shape`] for lengths that are not the shapes'; the errors of the window.
 #[cfg(feature = "alloc")]
 pub fn max_pool<A: Operand>(x: &[A], shape: Nhwc, window: &Window, y: &mut [A]) -> Result<Nhwc, Error> {
     let larger = |a: A, b: A| if b.widen() > a.widen() { b } else { a };
@@ -332,7 +334,6 @@ fn pool<A: Operand, T>(
     y: &mut [T],
     of: impl Fn(&mut dyn Iterator<Item = A>) -> T,
 ) -> Result<Nhwc, Error> {
-    window.taps()?;
     let out = window.output(shape, shape.channels)?;
     check_shape("elements of x", shape.elements()?, x.len())?;
     check_shape("elements of y", out.elements()?, y.len())?;
@@ -340,11 +341,11 @@ fn pool<A: Operand, T>(
     for (index, y) in y.iter_mut().enumerate() {
         let (c, place) = (index % out.channels, index / out.channels);
         let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
-        let mut taps = (0..rows.size * cols.size).filter_map(|tap| {
-            let row = rows.pixel(i, tap / cols.size, shape.height)?;
-            let column = cols.pixel(j, tap % cols.size, shape.width)?;
-            Some(x[((n * shape.height + row) * shape.width + column) * shape.channels + c])
-        });
+        let pixel = |row, column| (n * shape.height + row) * shape.width + column;
+        let columns = cols.pixels(j, shape.width);
+        let mut taps = rows
+            .pixels(i, shape.height)
+            .flat_map(|row| columns.clone().map(move |column| x[pixel(row, column) * shape.channels + c]));
         *y = of(&mut taps);
     }
     Ok(out)

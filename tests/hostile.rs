@@ -231,9 +231,61 @@ fn images_without_elements() {
         // A window of more taps than a sum holds, on an image of one pixel.
         let (shape, size) = (Nhwc::new(1, 1, 1, 1), 1 << 30);
         let large = Window::new(size, size).padding(size / 2, size / 2);
-        too_large(MaxPool::new(large));
-        too_large(reference::max_pool(&[1u8], shape, &large, &mut [0; 4]));
+        let no_sum = Error::WindowTooLarge { rows: size, cols: size, max: i32::MAX as usize / 255 };
+        let config = StaticConfig::<u8>::new(UNIT, UNIT);
+        assert_eq!(AveragePool::<u8, u8>::new(large, config).unwrap_err(), no_sum);
+        let averages = reference::average_pool(&[1u8], shape, &large, true, [UNIT; 2], &mut [0u8; 4]);
+        assert_eq!(averages, Err(no_sum));
+        let (mut y, mut expected) = ([0; 4], [1; 4]);
+        MaxPool::new(large).unwrap().forward(&[1u8], shape, &mut y).unwrap();
+        assert_eq!(y, expected);
+        expected.fill(0);
+        reference::max_pool(&[1u8], shape, &large, &mut expected).unwrap();
+        assert_eq!(y, expected);
     });
+}
+
+/// Windows of millions of taps, all but one in the padding: as many steps as there are pixels.
+#[test]
+fn pools_of_padding() {
+    const TAPS: usize = 1 << 22;
+    let shape = Nhwc::new(1, 1, 1, 1);
+    for (rows, columns) in [(1, TAPS), (TAPS, 1)] {
+        let window = Window::new(rows, columns).padding(rows - 1, columns - 1);
+        soon(move || {
+            let mut y = vec![0u8; TAPS];
+            let is = |expected: u8, result: Result<Nhwc, Error>, y: &mut [u8]| {
+                assert_eq!(result, Ok(Nhwc::new(1, rows, columns, 1)));
+                assert!(y.iter().all(|&y| y == expected));
+                y.fill(77);
+            };
+            let result = MaxPool::new(window).unwrap().forward(&[9], shape, &mut y);
+            is(9, result, &mut y);
+            let result = reference::max_pool(&[9u8], shape, &window, &mut y);
+            is(9, result, &mut y);
+            let average = AveragePool::<u8, u8>::new(window, StaticConfig::new(UNIT, UNIT)).unwrap();
+            for (pool, count_padding) in [(average, true), (average.exclude_padding(), false)] {
+                let expected = if count_padding { 0 } else { 9 };
+                let mut scratch = pool.workspace(shape).unwrap();
+                let result = pool.forward(&[9], shape, &mut y, &mut scratch);
+                is(expected, result, &mut y);
+                let result =
+                    reference::average_pool(&[9u8], shape, &window, count_padding, [UNIT; 2], &mut y);
+                is(expected, result, &mut y);
+            }
+        });
+        soon(move || {
+            let mut network = Network::new(1, 1, 1).unwrap();
+            network.max_pool(Node::INPUT, window).unwrap();
+            network.average_pool(Node::INPUT, window, false).unwrap();
+            let weights = vec![0.5; TAPS];
+            let filters = Filters::new(1, 1, window);
+            network.conv2d(Node::INPUT, filters, Weights::new(&weights), Activation::None).unwrap();
+            for (y, expected) in network.activations(&[3.0]).unwrap()[1..].iter().zip([3.0, 3.0, 1.5]) {
+                assert!(y.len() == TAPS && y.iter().all(|&y| y == expected));
+            }
+        });
+    }
 }
 
 /// The places of the window on an image without elements are found by arithmetic: an error or a shape, as for a small image.
@@ -262,7 +314,8 @@ fn networks() {
             let weights = Weights::new(&[0.5]);
             let filters = Filters::new(1, 1, Window::new(1, 1));
             network.conv2d(pool, filters, weights, Activation::Relu).unwrap();
-            too_large(network.global_average_pool(pool));
+            let error = network.global_average_pool(pool).unwrap_err();
+            assert!(matches!(error, Error::WindowTooLarge { .. }), "{error}");
             // No example is a whole number of them.
             assert_eq!(network.forward(&[]), Ok(vec![]));
             assert!(network.forward(&[1.0]).is_err());
@@ -289,9 +342,11 @@ fn workspaces_are_at_most_as_large_as_a_slice() {
     for kernel in Kernel::available() {
         let weights = PackedRhs::pack_for(kernel, MatRef::row_major(&w, 64, 64).unwrap()).unwrap();
         let gemm = Gemm::new(&weights, Output::i32()).unwrap();
-        let threads = Threads(largest / (gemm.workspace_size(64).unwrap() - 63) + 1);
-        too_large(gemm.workspace_size_with(64, &threads));
-        too_large(gemm.workspace_size_with(64, &Threads(usize::MAX)));
+        // There is no work for as many threads, but in products that no memory holds either.
+        let parts = gemm.workspace_size_with(usize::MAX, &Threads(usize::MAX)).unwrap_err();
+        let bytes = gemm.workspace_size(usize::MAX).unwrap() - 63;
+        let rows = usize::MAX / (1 << 16);
+        assert_eq!(parts, Error::SizeOverflow { what: "workspace, parts x bytes", rows, cols: bytes });
         // A call cuts its work in no more parts than it is worth, however many threads there are.
         let (x, mut y) = ([1u8; 64 * 64], [0; 64 * 64]);
         let mut scratch = Workspace::with_size(gemm.workspace_size_with(64, &Threads(4)).unwrap()).unwrap();
@@ -302,7 +357,6 @@ fn workspaces_are_at_most_as_large_as_a_slice() {
 
         let config = Config::default().kernel(kernel);
         let linear = Linear::with_config(MatRef::row_major(&real, 64, 64).unwrap(), None, config).unwrap();
-        too_large(linear.workspace_size_with(64, &threads));
         too_large(linear.workspace_size(largest / 64 + 1));
         let layer = RecurrentWeights {
             input: MatRef::row_major(&real[..4], 4, 1).unwrap(),
@@ -318,8 +372,6 @@ fn workspaces_are_at_most_as_large_as_a_slice() {
         let config = StaticConfig::<u8>::new(UNIT, UNIT).kernel(kernel);
         let filters = Filters::new(64, 1, Window::new(1, 1));
         let conv = Conv2d::<u8, u8>::new(filters, &real[..64], None, config).unwrap();
-        let image = Nhwc::new(1, 64, 1, 64);
-        too_large(conv.workspace_size_with(image, &Threads(usize::MAX)));
         too_large(conv.output_shape(Nhwc::new(1, HUGE, 64, 64)));
     }
 }

@@ -356,8 +356,16 @@ fn mistakes_are_errors() {
     ));
     assert!(matches!(MaxPool::new(Window::new(0, 1)), Err(Error::Zero { .. })));
     let huge = Window::new(1 << 12, 1 << 12);
-    assert!(matches!(AveragePool::<u8, u8>::new(huge, config), Err(Error::SizeOverflow { .. })));
-    assert!(matches!(MaxPool::new(huge), Err(Error::SizeOverflow { .. })));
+    let error = AveragePool::<u8, u8>::new(huge, config).unwrap_err();
+    assert_eq!(error, Error::WindowTooLarge { rows: 1 << 12, cols: 1 << 12, max: 8_421_504 });
+    assert_eq!(
+        error.to_string(),
+        "an average over 4096 x 4096 pixels could overflow its i32 sum: at most 8421504 pixels are safe"
+    );
+    // The largest is no sum.
+    let (padded, mut y) = (huge.padding_each([2048, 2047], [2048, 2047]), [0u8; 4]);
+    assert_eq!(MaxPool::new(padded).unwrap().forward(&[9, 2, 3, 4], image, &mut y), Ok(image));
+    assert_eq!(y, [9; 4]);
     let global = AveragePool::<u8, u8>::global(config).unwrap();
     assert!(matches!(global.output_shape(Nhwc::new(1, 0, 2, 1)), Err(Error::Zero { .. })));
     let mut y = [7u8; 1];

@@ -381,6 +381,23 @@ fn states_are_plain_data_and_checked() {
     assert!(MovingAverage::try_from(MovingAverageState { average: [1.0, 0.0], ..state }).is_err());
 }
 
+/// One batch whose average is not its own: no batches lead there, and what is merged is a range all the same, and a state.
+#[test]
+fn made_up_averages_merge_to_a_range() {
+    let max = f64::from(f32::MAX);
+    for (first, average) in
+        [([1.0, 1.0], [3e38, 3.4e38]), ([-1.0, 1.0], [-max, -max]), ([-3e38, 3e38], [1.0, 1.0])]
+    {
+        let state = MovingAverageState { batches: 1, first, average, ..MovingAverage::default().into() };
+        let other = MovingAverage::try_from(state).unwrap();
+        let mut merged = other;
+        merged.merge(&other).unwrap();
+        let range = merged.range(Levels::I8, Scheme::Affine).unwrap();
+        assert!(range.min.is_finite() && range.max.is_finite() && range.min <= range.max, "{range:?}");
+        assert_eq!(MovingAverage::try_from(MovingAverageState::from(merged)), Ok(merged));
+    }
+}
+
 #[cfg(feature = "serde")]
 #[test]
 fn states_pass_through_json() {

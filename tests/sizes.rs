@@ -106,20 +106,16 @@ fn images(shape: Nhwc, window: Window, filters: Filters, count: &mut impl FnMut(
     if let Ok(pool) = MaxPool::new(window) {
         let out = pool.output_shape(shape);
         count(out.is_ok());
-        if window.size().0 * window.size().1 < MUCH {
-            count(pool.forward(&x, shape, &mut y(out)).is_ok());
-            count(reference::max_pool(&x, shape, &window, &mut y(out)).is_ok());
-        }
+        count(pool.forward(&x, shape, &mut y(out)).is_ok());
+        count(reference::max_pool(&x, shape, &window, &mut y(out)).is_ok());
     }
     for pool in [AveragePool::<u8, u8>::new(window, config), AveragePool::global(config)] {
         let Ok(pool) = pool else { continue };
         let out = pool.output_shape(shape);
         count(out.is_ok());
         let needed = pool.workspace_size(shape).ok().filter(|&needed| needed < MUCH);
-        if window.size().0.saturating_mul(window.size().1) < MUCH {
-            let mut scratch = vec![0; needed.unwrap_or(0)];
-            count(pool.forward(&x, shape, &mut y(out), &mut scratch).is_ok());
-        }
+        let mut scratch = vec![0; needed.unwrap_or(0)];
+        count(pool.forward(&x, shape, &mut y(out), &mut scratch).is_ok());
     }
     let taps = window.size().0.checked_mul(window.size().1);
     let weights = taps.and_then(|taps| taps.checked_mul(filters.inputs)?.checked_mul(filters.outputs));

@@ -78,6 +78,42 @@ fn the_same_bits_for_every_number_of_threads() {
     }
 }
 
+/// A workspace is as large as the parts that there is work for, not as the threads that there are; it serves fewer rows and fewer
+/// threads, whichever way those are cut.
+#[test]
+fn a_workspace_has_room_for_the_parts_there_can_be() -> Result<(), Error> {
+    let (k, n) = (512, 600);
+    let (x, w) = (vec![1u8; 200 * k], vec![1i8; k * n]);
+    for kernel in kernels() {
+        let weights = PackedRhs::pack_for(kernel, MatRef::row_major(&w, k, n)?)?;
+        let gemm = Gemm::new(&weights, Output::i32())?;
+        for m in [1, 2, 64, 200] {
+            for threads in [100_000, usize::MAX] {
+                let size = gemm.workspace_size_with(m, &common::Threads(threads))?;
+                // No more than a part for each 2^16 multiply-adds.
+                let most = m * n * k / (1 << 16);
+                assert!(size <= gemm.workspace_size(m)? * most, "{kernel}: {size} bytes for {m} rows");
+                assert_eq!(size, gemm.workspace_size_with(m, &common::Threads(most))?, "{kernel}");
+                let mut scratch = vec![0; size];
+                for (rows, threads) in
+                    [(m, threads), (m.div_ceil(2), threads), (m, 5), (m / 3, 7), (1, threads)]
+                {
+                    let mut y = vec![0; rows * n];
+                    let lhs = MatRef::row_major(&x[..rows * k], rows, k)?;
+                    gemm.run_with(
+                        &common::Threads(threads),
+                        lhs,
+                        MatMut::row_major(&mut y, rows, n)?,
+                        &mut scratch,
+                    )?;
+                    assert!(y.iter().all(|&y| y == k as i32));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn layers_too() -> Result<(), Error> {
     // Large enough for several parts, in the recurrent products too.

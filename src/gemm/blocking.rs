@@ -115,12 +115,31 @@ impl Grid {
             return Self { rows: 1, cols: 1, m, panels: 0, nr: kernel.nr, n };
         }
         let panels = n.div_ceil(kernel.nr);
-        let macs = m.saturating_mul(n).saturating_mul(k);
-        let parts = threads.min(macs / MIN_MACS_PER_PART).max(1);
+        let parts = Self::worthwhile(m, k, n, threads);
         let wide = if n > 2 * m { parts.min(n / WIDE_PART).max(1) } else { 1 };
-        let rows = (parts / wide).min(m / (2 * kernel.mr)).max(1);
+        let rows = (parts / wide).min(Self::most_rows(kernel, m));
         let cols = (parts / rows).min(panels).max(1);
         Self { rows, cols, m, panels, nr: kernel.nr, n }
+    }
+
+    /// No grid of at most as many rows and threads has more parts. A grid of its own may have fewer than one of fewer rows: whether
+    /// its parts are wide depends on both.
+    pub fn most_parts(kernel: &kernels::Kernel, m: usize, k: usize, n: usize, threads: usize) -> usize {
+        if threads <= 1 {
+            return 1;
+        }
+        let tiles = Self::most_rows(kernel, m).saturating_mul(n.div_ceil(kernel.nr).max(1));
+        Self::worthwhile(m, k, n, threads).min(tiles)
+    }
+
+    /// Threads that there is enough work for.
+    fn worthwhile(m: usize, k: usize, n: usize, threads: usize) -> usize {
+        threads.min(m.saturating_mul(n).saturating_mul(k) / MIN_MACS_PER_PART).max(1)
+    }
+
+    /// Parts that rows are cut in, at most.
+    fn most_rows(kernel: &kernels::Kernel, m: usize) -> usize {
+        (m / (2 * kernel.mr)).max(1)
     }
 
     /// Rows of the largest part.
@@ -168,6 +187,18 @@ mod tests {
                     }
                 }
                 grid.parts() <= threads.max(1) && seen.iter().all(|&count| count == 1)
+            })
+        }
+
+        fn no_smaller_product_has_more_parts(m: u16, k: u16, n: u16, threads: u16, fewer: (u16, u16)) -> bool {
+            let [m, k, n, threads] = [m, k, n, threads].map(usize::from);
+            let (rows, fewer) = (m.min(fewer.0.into()), threads.min(fewer.1.into()));
+            Kernel::all().all(|kernel| {
+                let most = Grid::most_parts(kernel.0, m, k, n, threads);
+                most <= threads.max(1)
+                    && [(m, threads), (rows, threads), (m, fewer), (rows, fewer)]
+                        .into_iter()
+                        .all(|(m, threads)| Grid::new(kernel.0, m, k, n, threads).parts() <= most)
             })
         }
 

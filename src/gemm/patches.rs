@@ -175,17 +175,11 @@ impl PatchBytes {
     unsafe fn gather_row(&self, n: usize, y: usize, places: Range<usize>, to: &Copies, dst: *mut u8) {
         let Self { shape, rows, cols, depth, .. } = self;
         let row_bytes = cols.size * depth;
-        let mut taps = 0..rows.size;
-        while taps.start < taps.end && rows.pixel(y, taps.start, shape.height).is_none() {
-            taps.start += 1;
-        }
-        while taps.start < taps.end && rows.pixel(y, taps.end - 1, shape.height).is_none() {
-            taps.end -= 1;
-        }
+        let taps = rows.taps_inside(y, shape.height);
         // SAFETY: taps inside the image are readable for `depth` channels; `dst` has room for the patches.
         unsafe {
             to.fill(self.fill, taps.start * row_bytes, places.len(), dst);
-            if let Some(row) = taps.clone().next().and_then(|tap| rows.pixel(y, tap, shape.height)) {
+            if let Some(row) = rows.pixels(y, shape.height).next() {
                 let line = (n * shape.height + row) * shape.width * shape.channels;
                 self.gather_lines(
                     self.ptr.add(line),

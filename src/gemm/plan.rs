@@ -153,16 +153,20 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         self.workspace_size_with(m, &Sequential)
     }
 
-    /// Bytes of scratch that [`Gemm::run_with`] needs for up to `m` rows on that executor.
+    /// Bytes of scratch that [`Gemm::run_with`] needs for up to `m` rows on that executor, or one of fewer threads: as much for each
+    /// thread that there can be work for as [`Gemm::workspace_size`] says.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
-        let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.weights.k() };
+        let (weights, threads) = (self.weights, executor.threads());
+        let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: weights.k() };
         let part = self.depth.scratch(m).and_then(|s| s.total()).ok_or(overflow)?;
-        let bytes = part.checked_mul(executor.threads().max(1)).and_then(|b| b.checked_add(63));
+        let parts = Grid::most_parts(weights.kernel().0, m, weights.k(), weights.n(), threads);
+        let bytes = part.checked_mul(parts).and_then(|b| b.checked_add(63));
         // No slice is larger.
-        bytes.filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(overflow)
+        let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok());
+        bytes.ok_or(Error::SizeOverflow { what: "workspace, parts x bytes", rows: parts, cols: part })
     }
 
     /// Scratch for [`Gemm::run`] with up to `m` rows.

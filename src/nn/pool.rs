@@ -48,11 +48,11 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
     /// Of the pixels under a window.
     ///
     /// # Errors
-    /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::SizeOverflow`] for a window whose sum could overflow an i32;
+    /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::WindowTooLarge`] for a window whose sum could overflow an i32;
     /// [`Error::Scale`], [`Error::ZeroPoint`] for the parameters; the errors of [`Kernel::best`].
     pub fn new(window: Window, config: StaticConfig<T>) -> Result<Self, Error> {
         window.check()?;
-        window.taps()?;
+        window.summed_taps()?;
         Self::with_window(Some(window), config)
     }
 
@@ -84,8 +84,8 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
     /// The shape of the output for images of that shape.
     ///
     /// # Errors
-    /// [`Error::Window`]; [`Error::EmptyWindow`]; [`Error::Zero`] for the average of no
-    /// pixels; [`Error::SizeOverflow`].
+    /// [`Error::Window`]; [`Error::EmptyWindow`]; [`Error::Zero`] for the average of no pixels, [`Error::WindowTooLarge`] for that of
+    /// too many; [`Error::SizeOverflow`].
     pub fn output_shape(&self, shape: Nhwc) -> Result<Nhwc, Error> {
         pooled(&self.window_of(shape)?, shape)
     }
@@ -123,7 +123,7 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
         if shape.channels == 0 {
             return Ok(out);
         }
-        let all = window.taps()?;
+        let all = window.summed_taps()?;
         for (place, y) in y.chunks_exact_mut(shape.channels).enumerate() {
             sums.fill(0);
             let mut inside = 0;
@@ -150,7 +150,7 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
     fn window_of(&self, shape: Nhwc) -> Result<Window, Error> {
         let window = self.window.unwrap_or(Window::new(shape.height, shape.width));
         window.check()?;
-        window.taps()?;
+        window.summed_taps()?;
         Ok(window)
     }
 }
@@ -175,10 +175,9 @@ impl MaxPool {
     /// Of the pixels under a window.
     ///
     /// # Errors
-    /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::SizeOverflow`] for a window of more than 2^31 / 255 pixels.
+    /// [`Error::Zero`] for a size, stride or dilation of 0.
     pub fn new(window: Window) -> Result<Self, Error> {
         window.check()?;
-        window.taps()?;
         Ok(Self { window })
     }
 
@@ -214,26 +213,24 @@ pub(super) fn largest<T: Copy + PartialOrd>(x: &[T], shape: Nhwc, window: &Windo
         return;
     }
     for (place, y) in y.chunks_exact_mut(shape.channels).enumerate() {
-        for (i, pixel) in pixels(window, shape, out, place).enumerate() {
-            let x = &x[pixel * shape.channels..][..shape.channels];
-            if i == 0 {
-                y.copy_from_slice(x);
-            } else {
-                y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x > *y { x } else { *y });
-            }
+        let mut pixels =
+            pixels(window, shape, out, place).map(|pixel| &x[pixel * shape.channels..][..shape.channels]);
+        // Every place holds a pixel.
+        if let Some(x) = pixels.next() {
+            y.copy_from_slice(x);
+        }
+        for x in pixels {
+            y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x > *y { x } else { *y });
         }
     }
 }
 
-/// The pixels under a place of the window, by their number in the batch.
+/// The pixels under a place of the window, by their number in the batch: as many steps as there are pixels, however large the window.
 pub(super) fn pixels(window: &Window, shape: Nhwc, out: Nhwc, place: usize) -> impl Iterator<Item = usize> {
     let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
-    let Window { height: rows, width: cols } = *window;
-    (0..rows.size).filter_map(move |u| rows.pixel(i, u, shape.height)).flat_map(move |y| {
-        (0..cols.size)
-            .filter_map(move |v| cols.pixel(j, v, shape.width))
-            .map(move |x| (n * shape.height + y) * shape.width + x)
-    })
+    let columns = window.width.pixels(j, shape.width);
+    let rows = window.height.pixels(i, shape.height);
+    rows.flat_map(move |y| columns.clone().map(move |x| (n * shape.height + y) * shape.width + x))
 }
 
 /// The shape of pooled images; every place of the window holds a pixel.

@@ -86,10 +86,9 @@ pub enum LoadError {
         /// Its name.
         name: String,
     },
-    /// A tensor without values of a shape that only a larger file could hold: what is made of it would have the size of its
-    /// shape.
+    /// A tensor without values, for a layer that would have the size of its shape, which is larger than the file.
     #[error(
-        "tensor `{name}`: it has no values, and an axis of its shape {found:?} is longer than the file, {size} bytes"
+        "tensor `{name}`: it has no values, and an axis of its shape {found:?} is longer than the file, {size} bytes: no layer is made of it"
     )]
     Empty {
         /// Its name.
@@ -133,17 +132,14 @@ impl<'a> Tensors<'a> {
         self.tensors.names().into_iter()
     }
 
-    /// A tensor by its name; f16 and bf16 become f32 exactly, f64 rounded.
+    /// A tensor by its name; f16 and bf16 become f32 exactly, f64 rounded. One without values may have axes of any length: its shape
+    /// alone says nothing of the memory there is for what is made of it.
     ///
     /// # Errors
-    /// [`LoadError::Missing`], [`LoadError::Values`], [`LoadError::Empty`], [`LoadError::Memory`].
+    /// [`LoadError::Missing`], [`LoadError::Values`], [`LoadError::Memory`].
     pub fn get(&self, name: &str) -> Result<Tensor, LoadError> {
         let view = self.tensors.tensor(name).map_err(|_| LoadError::Missing { name: name.into() })?;
         let (data, shape) = (view.data(), view.shape());
-        // With values, no axis is longer than the file by itself.
-        if shape.iter().any(|&axis| axis > self.size) {
-            return Err(LoadError::Empty { name: name.into(), found: shape.to_vec(), size: self.size });
-        }
         let values = match view.dtype() {
             Dtype::F16 => values(data, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
             Dtype::BF16 => values(data, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
@@ -257,12 +253,15 @@ impl<'a> Tensors<'a> {
     }
 
     fn with_axes(&self, name: String, axes: usize) -> Result<Tensor, LoadError> {
-        let tensor = self.get(&name)?;
-        if tensor.shape.len() == axes {
-            Ok(tensor)
-        } else {
-            Err(LoadError::Axes { name, axes, found: tensor.shape })
+        let Tensor { values, shape: found } = self.get(&name)?;
+        if found.len() != axes {
+            return Err(LoadError::Axes { name, axes, found });
         }
+        // What is made of it would have the size of its shape. With values, no axis is longer than the file by itself.
+        if values.is_empty() && found.iter().any(|&axis| axis > self.size) {
+            return Err(LoadError::Empty { name, found, size: self.size });
+        }
+        Ok(Tensor { values, shape: found })
     }
 }
 
@@ -330,6 +329,35 @@ mod tests {
             let file = file(&[("x", dtype, &[3], bytes)]);
             let tensor = Tensors::new(&file).unwrap().get("x").unwrap();
             assert_eq!(tensor, Tensor { values: exact.to_vec(), shape: vec![3] }, "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn tensors_without_values_have_any_shape() {
+        let file = file(&[
+            ("x", Dtype::F32, &[0, 1 << 20], vec![]),
+            ("x.weight", Dtype::F32, &[0, 1 << 20], vec![]),
+            ("narrow.weight", Dtype::F4, &[1 << 12, 2], vec![0; 1 << 12]),
+            ("none.weight", Dtype::I8, &[0, 1 << 20], vec![]),
+        ]);
+        let tensors = Tensors::new(&file).unwrap();
+        assert_eq!(tensors.get("x").unwrap(), Tensor { values: vec![], shape: vec![0, 1 << 20] });
+        let size = file.len();
+        let refused = |name: &str| tensors.linear(name, Config::default()).unwrap_err().to_string();
+        assert_eq!(
+            refused("x"),
+            format!(
+                "tensor `x.weight`: it has no values, and an axis of its shape [0, 1048576] is longer than the file, \
+                 {size} bytes: no layer is made of it"
+            )
+        );
+        // What the values are comes first, and counts however long an axis is.
+        for (name, found) in [("narrow", "f4"), ("none", "i8")] {
+            let error = refused(name);
+            assert!(
+                error.starts_with(&format!("tensor `{name}.weight`: its values are {found};")),
+                "{error}"
+            );
         }
     }
 

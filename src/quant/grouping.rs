@@ -104,14 +104,16 @@ impl Grouping {
         }
     }
 
-    /// Which scale an element has.
-    ///
-    /// # Panics
-    /// May panic for an element that the shape does not have.
+    /// Which scale an element has; for an element that the shape does not have, any number, 0 if the shape has none at all.
     #[must_use]
     pub fn index(&self, element: usize) -> usize {
         match self.0 {
             Kind::Tensor => 0,
+            Kind::Channel(axis) | Kind::Group(axis, _)
+                if axis.outer == 0 || axis.len == 0 || axis.inner == 0 =>
+            {
+                0
+            }
             Kind::Channel(axis) => element / axis.inner % axis.len,
             Kind::Group(axis, size) => {
                 let (outer, rest) = (element / (axis.len * axis.inner), element % (axis.len * axis.inner));
@@ -212,6 +214,27 @@ mod tests {
         let groups = Grouping::per_group(&[5, 2], 0, 2)?;
         let index: Vec<usize> = (0..10).map(|i| groups.index(i)).collect();
         assert_eq!((groups.count(), index), (6, vec![0, 1, 0, 1, 2, 3, 2, 3, 4, 5]));
+        Ok(())
+    }
+
+    #[test]
+    fn shapes_without_elements_have_an_index_for_any() -> Result<(), Error> {
+        for shape in [[0, 3], [3, 0], [0, 0]] {
+            for axis in 0..2 {
+                for grouping in [Grouping::per_channel(&shape, axis)?, Grouping::per_group(&shape, axis, 2)?]
+                {
+                    assert_eq!(
+                        [0, 1, usize::MAX].map(|element| grouping.index(element)),
+                        [0; 3],
+                        "{grouping:?}"
+                    );
+                }
+            }
+        }
+        // Elements behind the last have a number too.
+        for grouping in [Grouping::per_channel(&[2, 3], 0)?, Grouping::per_group(&[2, 3], 0, 5)?] {
+            let _ = (grouping.index(6), grouping.index(usize::MAX));
+        }
         Ok(())
     }
 

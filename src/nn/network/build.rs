@@ -178,7 +178,8 @@ impl Network {
     /// The average under a window; padding counts as pixels of 0 unless `count_padding` is false.
     ///
     /// # Errors
-    /// [`Error::Index`]; [`Error::Zero`], [`Error::Window`], [`Error::EmptyWindow`], [`Error::SizeOverflow`] for the window.
+    /// [`Error::Index`]; [`Error::Zero`], [`Error::Window`], [`Error::EmptyWindow`], [`Error::WindowTooLarge`] for the window;
+    /// [`Error::SizeOverflow`].
     pub fn average_pool(&mut self, input: Node, window: Window, count_padding: bool) -> Result<Node, Error> {
         let window = Some(window);
         self.push_pool(input, window, Layer::AveragePool { window, count_padding })
@@ -195,7 +196,7 @@ impl Network {
     /// The largest value under a window.
     ///
     /// # Errors
-    /// As [`Network::average_pool`].
+    /// As [`Network::average_pool`], but for [`Error::WindowTooLarge`].
     pub fn max_pool(&mut self, input: Node, window: Window) -> Result<Node, Error> {
         self.push_pool(input, Some(window), Layer::MaxPool(window))
     }
@@ -204,7 +205,9 @@ impl Network {
         let shape = self.op(input)?.shape;
         let window = window.unwrap_or(Window::new(shape.height, shape.width));
         window.check()?;
-        window.taps()?;
+        if let Layer::AveragePool { .. } = layer {
+            window.summed_taps()?;
+        }
         self.push(layer, [input.0; 2], pool::pooled(&window, shape)?, Activation::None)
     }
 

@@ -60,10 +60,10 @@ fn convolve(x: &[f32], shape: Nhwc, trained: &Trained, out: Nhwc, y: &mut [f32])
     for (place, y) in y.chunks_exact_mut(outputs).enumerate() {
         y.copy_from_slice(bias);
         let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
-        for tap in 0..taps {
-            let inside =
-                (rows.pixel(i, tap / cols.size, shape.height), cols.pixel(j, tap % cols.size, shape.width));
-            let (Some(row), Some(column)) = inside else { continue };
+        let columns = cols.taps_inside(j, shape.width).zip(cols.pixels(j, shape.width));
+        let lines = rows.taps_inside(i, shape.height).zip(rows.pixels(i, shape.height));
+        for ((u, row), (v, column)) in lines.flat_map(|line| columns.clone().map(move |at| (line, at))) {
+            let tap = u * cols.size + v;
             let x = &x[((n * shape.height + row) * shape.width + column) * inputs..][..inputs];
             let weights = &ordered[tap * depth * outputs..][..depth * outputs];
             if depth == 1 && wide == 1 {

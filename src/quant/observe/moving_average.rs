@@ -124,9 +124,13 @@ impl Observer for MovingAverage {
         // Had `other` started from our average instead of from its first batch, that difference would have shrunk by
         // (1 - c) for each of its batches.
         let kept = libm::pow(1.0 - a.constant, b.batches as f64);
-        for i in 0..2 {
-            a.average[i] = b.average[i] + kept * (a.average[i] - b.first[i]);
-        }
+        // States that no batches lead to may pass the largest f32, or leave the averages out of order.
+        let joined = |i: usize| {
+            let average = b.average[i] + kept * (a.average[i] - b.first[i]);
+            average.clamp(-f64::from(f32::MAX), f32::MAX.into())
+        };
+        let (min, max) = (joined(0), joined(1));
+        a.average = [min, max.max(min)];
         a.batches = a.batches.saturating_add(b.batches);
         a.open = b.open;
         Ok(())
