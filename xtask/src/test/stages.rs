@@ -119,7 +119,8 @@ fn native() -> Vec<Stage> {
     let mut stages = vec![
         Stage::new("xtask", "tests of xtask", |w, log| {
             // In the profile this program was built in, so that its dependencies are there already.
-            log.check_tests(w.cargo().args(["test", "-p", "xtask", "--profile", "dev"])).map(drop)
+            log.check_tests(w.cargo().args(["test", "-p", "xtask", "-p", "program", "--profile", "dev"]))
+                .map(drop)
         }),
         Stage::new("build", "build the tests", build),
     ];
