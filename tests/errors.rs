@@ -2,6 +2,7 @@
 
 use i8gemm::{
     Error, FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MAX_SAFE_K, MatMut, MatRef, Output, PackedRhs, Rhs,
+    nn::{Conv2d, DepthwiseConv2d, Filters, Linear, StaticConfig, StaticLinear, Window},
     quant::{Levels, QParams},
 };
 
@@ -184,6 +185,27 @@ fn long_k() {
     assert!(PackedRhs::pack(view(MAX_SAFE_K)).is_ok());
     let error = PackedRhs::pack(view(MAX_SAFE_K + 1)).unwrap_err();
     assert_eq!(error, Error::KTooLong { k: 33_026, max: 33_025 });
+
+    // Layers look at K before they copy a single weight: of these, no memory could hold a row.
+    let k = 1 << 60;
+    let long = Some(Error::KTooLong { k, max: MAX_SAFE_K });
+    let (real, bytes) =
+        (MatRef::new(&[0.5f32], 2, k, 0, 0).unwrap(), MatRef::new(&[1i8], 2, k, 0, 0).unwrap());
+    let config = StaticConfig::<f32>::real(QParams { scale: 1.0, zero_point: 0 });
+    assert_eq!(Linear::new(real, None).err(), long);
+    assert_eq!(StaticLinear::<u8, f32>::new(real, None, config).err(), long);
+    assert_eq!(StaticLinear::<u8, f32>::from_quantized(bytes, 1.0, None, config).err(), long);
+    // And before they look at one.
+    let (k, nan) = (MAX_SAFE_K + 1, [f32::NAN; MAX_SAFE_K + 1]);
+    let long = Some(Error::KTooLong { k, max: MAX_SAFE_K });
+    let filters = Filters::new(k, 1, Window::new(1, 1));
+    assert_eq!(Conv2d::<u8, f32>::new(filters, &nan, None, config).err(), long);
+    assert_eq!(
+        Conv2d::<u8, f32>::from_quantized(filters, &[1; MAX_SAFE_K + 1], 0.0, None, config).err(),
+        long
+    );
+    let filters = Filters::depthwise(1, Window::new(1, k));
+    assert_eq!(DepthwiseConv2d::<u8, f32>::new(filters, &nan, None, config).err(), long);
 
     // Asked for, the sum wraps: 2^18 * -128 * -128 = 2^32.
     let k = (1 << 18) + 1;

@@ -164,6 +164,17 @@ fn lsq() {
 fn mistakes_are_errors_before_anything_is_written() {
     let (mut y, mut mask) = ([9.0; 3], [9; 1]);
     let per_tensor = |scale, zero| FakeQuantizer::new(Grouping::per_tensor(), scale, zero);
+    // Its reciprocal is infinite; as a divisor it will do.
+    let tiny = per_tensor(1e-39, 0);
+    assert!(matches!(
+        tiny.reciprocal().forward(&[1.0; 3], &mut y, &mut mask),
+        Err(Error::Scale { what: "scale without a finite reciprocal,", .. })
+    ));
+    assert!(matches!(
+        tiny.reciprocal().backward_learnable(&[1.0; 3], &[1.0; 3], &mut [0.0; 3], &mut [0.0], &mut []),
+        Err(Error::Scale { what: "scale without a finite reciprocal,", .. })
+    ));
+    assert!(tiny.forward(&[1.0; 3], &mut y.clone(), &mut mask.clone()).is_ok());
     assert!(matches!(per_tensor(0.0, 0).forward(&[1.0; 3], &mut y, &mut mask), Err(Error::Scale { .. })));
     assert!(matches!(
         per_tensor(1.0, 200).forward(&[1.0; 3], &mut y, &mut mask),

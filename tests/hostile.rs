@@ -41,7 +41,7 @@ fn views<T: Copy>(one: &[T; 1]) -> [MatRef<'_, T>; 6] {
         MatRef::new(&[], HUGE, 0, 5, 1).unwrap(),
         MatRef::new(one, HUGE, 1, 0, 1).unwrap(),
         MatRef::new(one, 1, HUGE, 1, 0).unwrap(),
-        MatRef::new(one, 1 << 14, HUGE, 0, 0).unwrap(),
+        MatRef::new(one, HUGE, 1 << 14, 0, 0).unwrap(),
     ]
 }
 

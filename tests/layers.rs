@@ -4,7 +4,7 @@ mod common;
 #[path = "common/golden.rs"]
 mod file;
 
-use common::{FILLS, Random, bytes, kernels};
+use common::{FILLS, Random, bytes, keeps_f32, kernels};
 use file::cases;
 use i8gemm::{
     Error, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, Rhs,
@@ -138,14 +138,16 @@ fn check_linear<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug>(
     kernel: Kernel,
     seed: u64,
     config: impl Fn(QParams) -> StaticConfig<'static, T>,
-    output: impl for<'a> Fn(&'a [f32]) -> Output<'a, T>,
-    scale: f32,
+    // With an f32 bias, if there is one.
+    output: impl for<'a> Fn(&'a [f32], Option<&'a [f32]>) -> Output<'a, T>,
+    output_scale: Option<f32>,
 ) {
     let mut random = Random(seed);
     let (m, k, n) = (1 + random.below(5), 1 + random.below(70), 1 + random.below(40));
     let fill = FILLS[random.below(FILLS.len())];
     let x: Vec<A> = bytes(&mut random, fill, m * k);
-    let w: Vec<f32> = (0..n * k).map(|_| random.range(-1000, 1000) as f32 * 1e-3).collect();
+    // None is 0: tests/biases.rs has channels without weights.
+    let w: Vec<f32> = (0..n * k).map(|_| random.range(-1000, 1000) as f32 * 1e-3 + 1e-4).collect();
     let bias: Vec<f32> = (0..n).map(|_| random.range(-1000, 1000) as f32 * 1e-3).collect();
     let input = QParams { scale: 0.02, zero_point: random.range(A::MIN, A::MAX) };
     let levels = Levels::signed([8, 4, 2][random.below(3)]).unwrap();
@@ -156,13 +158,13 @@ fn check_linear<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug>(
     )
     .unwrap();
 
-    // By hand: symmetric narrow weights of each channel, i32 biases.
+    // By hand: symmetric narrow weights of each channel, i32 biases where their steps are fine enough.
     let narrow = levels.narrow();
     let scales: Vec<f32> = w
         .chunks(k)
         .map(|row| {
             let most = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-            if most > 0.0 { most / narrow.max() as f32 } else { 1.0 }
+            most / narrow.max() as f32
         })
         .collect();
     let quantized: Vec<i8> = w
@@ -173,29 +175,33 @@ fn check_linear<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug>(
             reference::quantize(w, params, narrow, Rounding::HalfEven, false, 0) as i8
         })
         .collect();
-    let steps: Vec<i32> = (0..n)
-        .map(|i| (f64::from(bias[i]) / f64::from(input.scale * scales[i])).round_ties_even() as i32)
-        .collect();
-    let combined: Vec<f32> = scales.iter().map(|s| input.scale * s / scale).collect();
+    let sums: Vec<f32> = scales.iter().map(|s| input.scale * s).collect();
+    let steps: Vec<i32> =
+        (0..n).map(|i| (f64::from(bias[i]) / f64::from(sums[i])).round_ties_even() as i32).collect();
+    let scale = output_scale.unwrap_or(1.0);
+    let combined: Vec<f32> = sums.iter().map(|s| s / scale).collect();
+    let real: Vec<f32> = bias.iter().map(|&b| (f64::from(b) / f64::from(scale)) as f32).collect();
     let (mut expected, mut actual) = (vec![T::from_i32(1); m * n], vec![T::from_i32(2); m * n]);
-    reference::gemm(
-        Lhs::new(MatRef::row_major(&x, m, k).unwrap()).zero_point(input.zero_point),
-        Rhs::new(MatRef::col_major(&quantized, k, n).unwrap()),
-        &output(&combined).bias(&steps),
-        MatMut::row_major(&mut expected, m, n).unwrap(),
-    )
-    .unwrap();
-    let mut run = |linear: &StaticLinear<A, T>| {
+    let mut run = |linear: &StaticLinear<A, T>, float: bool| {
+        let output =
+            if float { output(&combined, Some(&real)) } else { output(&combined, None).bias(&steps) };
+        reference::gemm(
+            Lhs::new(MatRef::row_major(&x, m, k).unwrap()).zero_point(input.zero_point),
+            Rhs::new(MatRef::col_major(&quantized, k, n).unwrap()),
+            &output,
+            MatMut::row_major(&mut expected, m, n).unwrap(),
+        )
+        .unwrap();
         let mut scratch = vec![0xA5; linear.workspace_size(m).unwrap()];
         let out = MatMut::row_major(&mut actual, m, n).unwrap();
         linear.forward(MatRef::row_major(&x, m, k).unwrap(), out, &mut scratch).unwrap();
         assert_eq!(actual, expected, "{kernel}: {m} x {k} x {n}, {levels:?}");
         actual.fill(T::from_i32(3));
     };
-    run(&linear);
+    run(&linear, keeps_f32(&bias, &sums, output_scale));
     let weights = MatRef::row_major(&quantized, n, k).unwrap();
     let config = config(input).kernel(kernel);
-    run(&StaticLinear::from_quantized(weights, &scales, Some(&steps), config).unwrap());
+    run(&StaticLinear::from_quantized(weights, &scales, Some(&steps), config).unwrap(), false);
 }
 
 #[test]
@@ -210,17 +216,29 @@ fn linear_on_every_kernel() {
                 kernel,
                 seed,
                 |x| StaticConfig::new(x, y).relu(),
-                |s| Output::<u8>::requantize(s, zero).clamp(zero, 255),
-                scale,
+                |s, bias| {
+                    let output = Output::<u8>::requantize(s, zero).clamp(zero, 255);
+                    bias.map_or(output, |bias| output.bias_f32(bias))
+                },
+                Some(scale),
             );
             check_linear::<i8, i8>(
                 kernel,
                 seed,
                 |x| StaticConfig::new(x, y),
-                |s| Output::requantize(s, zero),
-                scale,
+                |s, bias| {
+                    let output = Output::requantize(s, zero);
+                    bias.map_or(output, |bias| output.bias_f32(bias))
+                },
+                Some(scale),
             );
-            check_linear::<u8, f32>(kernel, seed, StaticConfig::real, |s| Output::f32(s), 1.0);
+            check_linear::<u8, f32>(
+                kernel,
+                seed,
+                StaticConfig::real,
+                |s, bias| bias.map_or(Output::f32(s), |bias| Output::f32(s).bias_f32(bias)),
+                None,
+            );
         }
     }
 }

@@ -432,6 +432,19 @@ fn low_bit_weights() {
     }
 }
 
+/// Where no normal f32 fits, scales are 1, at every door.
+#[test]
+fn scales_below_the_normal_f32() -> Result<(), Error> {
+    let pairs = Grouping::per_group(&[6], 0, 2)?;
+    let least = 127.0 * f32::MIN_POSITIVE;
+    let weights = [1e-40, -1e-39, 0.0, -0.0, least, -least];
+    let params = ParamList::fit(pairs, Levels::I8.narrow(), Scheme::Symmetric, &weights)?;
+    assert_eq!(params.scales, [1.0, 1.0, f32::MIN_POSITIVE]);
+    assert_eq!(Codebook::scales(pairs, &weights)?, [1.0, 1.0, least]);
+    assert_eq!(lsq_scale(&weights[..2], Levels::I8)?, 1.0);
+    Ok(())
+}
+
 /// The product of two scales may leave f32 where its quotient by a third does not.
 #[test]
 fn scales_that_underflow_on_the_way() -> Result<(), Error> {
@@ -459,6 +472,24 @@ fn scales_that_underflow_on_the_way() -> Result<(), Error> {
             matches!(error, Err(Error::Scale { what: "output scale", index: 0, value: 0.0 })),
             "{kernel}"
         );
+    }
+    Ok(())
+}
+
+/// What the documentation says of two scales whose product nears the end of f32: a layer keeps its bits down to magnitudes of 1e-16
+/// on both sides.
+#[test]
+fn dynamic_scales_near_the_end_of_f32() -> Result<(), Error> {
+    let (x, mut y) = ([1e-16f32; K], [0.0; N]);
+    for kernel in kernels() {
+        let weights = weights().iter().map(|w| w * 1e-16).collect::<Vec<_>>();
+        let matrix = MatRef::row_major(&weights, N, K)?;
+        let linear = Linear::with_config(matrix, None, Config::default().kernel(kernel))?;
+        let out = MatMut::row_major(&mut y, 1, N)?;
+        linear.forward(MatRef::row_major(&x, 1, K)?, out, &mut linear.workspace(1)?)?;
+        let sum = |row: &[f32]| (row.iter().map(|&w| f64::from(w)).sum::<f64>() * 1e-16) as f32;
+        let exact: Vec<f32> = weights.chunks(K).map(sum).collect();
+        assert!(sqnr(&exact, &y) > 40.0, "{kernel}: {} dB", sqnr(&exact, &y));
     }
     Ok(())
 }

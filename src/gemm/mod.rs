@@ -15,6 +15,8 @@ pub(crate) use output::{
     Bias, Kind, check_broadcast, check_len, check_scales, check_zero_points, positive_zeros,
 };
 pub use output::{FixedRounding, Output};
+#[cfg(feature = "alloc")]
+pub(crate) use pack::check_depth;
 pub use pack::{PackedRhs, Rhs};
 #[cfg(feature = "alloc")]
 pub(crate) use patches::Patches;

@@ -115,8 +115,9 @@ impl<'a> Output<'a, i32> {
 impl<'a> Output<'a, f32> {
     /// `f32(s) * (lhs scale[m] * scale[n]) + f32 bias[n]`, every operation rounded to nearest even; nothing is added without an
     /// f32 bias, so a negative sum whose product is too small for f32 gives -0.0. The scale of `lhs`
-    /// comes with [`Lhs::scale`](crate::Lhs::scale) and is 1 if not given. Should the product of two scales overflow, a sum of 0
-    /// is NaN, of whatever bits the CPU makes.
+    /// comes with [`Lhs::scale`](crate::Lhs::scale) and is 1 if not given. The product of the two scales is an f32 like any: below
+    /// the normal ones it loses bits, and becomes 0 below half of the smallest, whatever the sum. Should it overflow, a sum of 0 is
+    /// NaN, of whatever bits the CPU makes.
     #[must_use]
     pub fn f32(scales: impl Into<Broadcast<'a, f32>>) -> Self {
         Self::new::<EndF32>(Kind::F32 { scales: scales.into(), min: f32::NEG_INFINITY, max: f32::INFINITY })

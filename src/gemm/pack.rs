@@ -54,12 +54,16 @@ impl<'a, T: Operand> Rhs<'a, T> {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let k = self.matrix.rows();
-        if k > MAX_SAFE_K && !self.allow_wrapping {
-            return Err(Error::KTooLong { k, max: MAX_SAFE_K });
+        if !self.allow_wrapping {
+            check_depth(self.matrix.rows())?;
         }
         check_zero_points::<T>("rhs zero point", &self.zero_points, self.matrix.cols())
     }
+}
+
+/// Sums of K products fit an i32 whatever the values.
+pub(crate) fn check_depth(k: usize) -> Result<(), Error> {
+    if k <= MAX_SAFE_K { Ok(()) } else { Err(Error::KTooLong { k, max: MAX_SAFE_K }) }
 }
 
 impl<'a, T: Operand> From<MatRef<'a, T>> for Rhs<'a, T> {

@@ -138,6 +138,9 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
 
     /// As [`Gemm::new`], for an output that has been checked against as many columns before: in a layer, whose calls may be of
     /// one row, a check of all columns takes up to twice the time of the product.
+    ///
+    /// The caller sees to it that [`Output::fits`] holds: kernels read a scale and a bias for each column without another look at
+    /// how many there are.
     pub(crate) fn checked(weights: &'a PackedRhs<'a>, output: Output<'a, T>) -> Self {
         debug_assert!(output.fits(weights.n()), "kernels read a scale and a bias for each column");
         let depth = Depth::new(weights.kernel().0, weights.k());

@@ -5,7 +5,12 @@ use crate::{Error, Kernel, quant::DynamicQuantizer};
 /// How a layer quantizes its weights and activations, and the kernel it runs on. The default is the most accurate: a scale for
 /// each output channel of the weights and for each row of the activations.
 ///
-/// Scales are as small as the weights ask for; PyTorch has a floor of 2^-23, below which weights lose their bits.
+/// Scales are as small as the weights and activations ask for, and 1 where no normal f32 is small enough, as for weights that are
+/// all 0. PyTorch's scales end at 2^-23: weights that ask for less lose bits there, and keep them here.
+///
+/// A sum is multiplied by the product of two scales, that of its row of activations and that of its weights. That product is an
+/// f32 too: where it is below the normal f32, about 1.2e-38, results lose bits, and where it is below 1.4e-45 they are 0. Magnitudes
+/// of 1e-16 and above on both sides keep clear of it.
 ///
 /// ```
 /// use i8gemm::{Kernel, nn::Config};

@@ -93,3 +93,24 @@ pub use {
     static_config::StaticConfig,
     static_linear::StaticLinear,
 };
+
+/// What the layers' tests share that show that parameters are checked when a layer is made, and not again by every call.
+#[cfg(test)]
+mod trust {
+    use core::fmt::Debug;
+
+    use crate::{Error, quant::QParams};
+
+    pub const UNIT: QParams = QParams { scale: 1.0, zero_point: 0 };
+
+    /// `forward` of a layer of three outputs, of which each is 127 for the input; but the sign of the last scale has been turned since
+    /// the layer was made. No check lets that pass, so a layer that still computes has made none.
+    pub fn check<T: From<i8> + Copy + PartialEq + Debug>(
+        forward: impl FnOnce(&mut [T]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut y = [0, 0, 0].map(T::from);
+        forward(&mut y)?;
+        assert_eq!(y, [127, 127, -127].map(T::from));
+        Ok(())
+    }
+}

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::Config;
 use crate::{
     Error, Gemm, MatRef, Output, PackedRhs,
-    gemm::check_len,
+    gemm::{check_depth, check_len},
     memory,
     quant::{Grouping, Levels, ParamList, Scheme},
 };
@@ -42,6 +42,7 @@ pub(super) struct Projection {
 impl Projection {
     pub fn new(weights: MatRef<f32>, bias: Option<&[f32]>, config: &Config) -> Result<Self, Error> {
         let (n, k) = (weights.rows(), weights.cols());
+        check_depth(k)?;
         if let Some(bias) = bias {
             check_len("bias", bias.len(), n)?;
         }
@@ -94,20 +95,17 @@ impl Projection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Lhs, MatMut};
+    use crate::{Lhs, MatMut, nn::trust};
 
     /// [`Linear`](crate::nn::Linear), [`Lstm`](crate::nn::Lstm) and [`Gru`](crate::nn::Gru) have their products from here.
     #[test]
     fn calls_trust_what_was_checked() -> Result<(), Error> {
-        let weights = [127.0; 3];
-        let mut projection = Projection::new(MatRef::row_major(&weights, 3, 1)?, None, &Config::default())?;
+        let weights = MatRef::row_major(&[127.0; 3], 3, 1)?;
+        let mut projection = Projection::new(weights, None, &Config::default())?;
         if let Some(scale) = projection.scales.last_mut() {
             *scale = -*scale;
         }
-        let mut y = [0.0; 3];
         let lhs = Lhs::new(MatRef::row_major(&[1i8], 1, 1)?);
-        projection.gemm().apply(lhs, MatMut::row_major(&mut y, 1, 3)?)?;
-        assert_eq!(y, [127.0, 127.0, -127.0]);
-        Ok(())
+        trust::check::<f32>(|y| projection.gemm().apply(lhs, MatMut::row_major(y, 1, 3)?))
     }
 }

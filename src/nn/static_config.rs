@@ -12,7 +12,9 @@ use crate::{
 /// measured when it runs. `T` is the type of the output: i8 or u8, f32 or i32.
 ///
 /// Weights are symmetric. By default they are narrow 8-bit values (-127..=127) with a scale for each output channel, fitted to
-/// their largest magnitude; biases are i32, in units of input scale * weight scale, as in ONNX and TFLite.
+/// their largest magnitude: as small as they ask for, and 1 where no normal f32 is small enough, as for a channel of zeros. Biases
+/// are i32, in units of input scale * weight scale, as in ONNX and TFLite, where these are fine enough; see
+/// [`StaticConfig::float_bias`].
 ///
 /// ```
 /// use i8gemm::{nn::StaticConfig, quant::{Levels, QParams}};
@@ -76,7 +78,9 @@ impl StaticConfig<'_, f32> {
 }
 
 impl StaticConfig<'_, i32> {
-    /// Quantized input, and the sums themselves: zero point 0, scale input scale * weight scale.
+    /// Quantized input, and the sums themselves: zero point 0, scale input scale * weight scale. A real bias is rounded to whole
+    /// steps of that, however coarse they are: to steps of the input scale in a channel whose weights are all 0, for these have
+    /// scale 1.
     #[must_use]
     pub fn sums(input: QParams) -> Self {
         Self::of(input, Target::Sums)
@@ -135,9 +139,14 @@ impl<'a, T> StaticConfig<'a, T> {
         Self { weight_scales: Some(scales.into()), ..self }
     }
 
-    /// Keeps the bias in f32, in steps of the output, instead of rounding it to an i32 in units of the sums. Not for i32
-    /// output. So does a layer by itself where the bias of some channel would not fit an i32 beside the sums, because all
-    /// weights of the channel are tiny; for i32 output that is [`Error::Bias`](crate::Error::Bias).
+    /// Keeps a real bias in f32, in steps of the output, instead of rounding it to an i32 in units of the sums. Not for i32
+    /// output.
+    ///
+    /// A layer does so by itself, for all of its channels, where an i32 would not do for one of them: where the rounding would move
+    /// its bias by more than 1/32 of a step of the output (for f32 output: by more than 2^-12 of the largest bias), as behind an
+    /// activation that was always 0 and has scale 1; or where the bias would not fit an i32 beside the sums, because all weights of
+    /// the channel are tiny (for i32 output that is [`Error::Bias`](crate::Error::Bias)). A channel whose weights are all 0,
+    /// pruned or quantized to nothing, is no reason: its sums are its bias, which keeps all bits of an f32 in either form.
     #[must_use]
     pub fn float_bias(self) -> Self {
         Self { float_bias: true, ..self }

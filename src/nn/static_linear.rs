@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     Broadcast, Error, Executor, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, OutputElement, PackedRhs,
-    Sequential, Workspace, gemm::check_shape, quant::QParams,
+    Sequential, Workspace,
+    gemm::{check_depth, check_shape},
+    quant::QParams,
 };
 
 /// A statically quantized fully connected layer, `y = x W^T + bias`: input of type `A` (i8 or u8), output of type `T` (i8, u8, f32
@@ -48,6 +50,7 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
     /// [`MAX_SAFE_K`](crate::MAX_SAFE_K) inputs; [`Error::SizeOverflow`]; the errors of [`Kernel::best`].
     pub fn new(weights: MatRef<f32>, bias: Option<&[f32]>, config: StaticConfig<T>) -> Result<Self, Error> {
         let (outputs, inputs) = (weights.rows(), weights.cols());
+        check_depth(inputs)?;
         let weights = StaticWeights::quantize(&row_major(weights)?, outputs, inputs, &config)?;
         Self::from_parts(&weights, outputs, inputs, bias.into(), &config)
     }
@@ -64,6 +67,7 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
         config: StaticConfig<T>,
     ) -> Result<Self, Error> {
         let (outputs, inputs) = (weights.rows(), weights.cols());
+        check_depth(inputs)?;
         let weights = StaticWeights::new(&row_major(weights)?, scales.into(), outputs, inputs)?;
         Self::from_parts(&weights, outputs, inputs, bias.into(), &config)
     }
@@ -160,21 +164,15 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::trust::{self, UNIT};
 
     #[test]
     fn calls_trust_what_was_checked() -> Result<(), Error> {
-        let unit = QParams { scale: 1.0, zero_point: 0 };
-        let weights = [127.0; 3];
-        let mut linear = StaticLinear::<i8, i8>::new(
-            MatRef::row_major(&weights, 3, 1)?,
-            None,
-            StaticConfig::new(unit, unit),
-        )?;
+        let (weights, config) = (MatRef::row_major(&[127.0; 3], 3, 1)?, StaticConfig::new(UNIT, UNIT));
+        let mut linear = StaticLinear::<i8, i8>::new(weights, None, config)?;
         linear.output.spoil();
-        let mut y = [0; 3];
         let mut scratch = linear.workspace(1)?;
-        linear.forward(MatRef::row_major(&[1], 1, 1)?, MatMut::row_major(&mut y, 1, 3)?, &mut scratch)?;
-        assert_eq!(y, [127, 127, -127]);
-        Ok(())
+        let x = MatRef::row_major(&[1], 1, 1)?;
+        trust::check(|y| linear.forward(x, MatMut::row_major(y, 1, 3)?, &mut scratch))
     }
 }

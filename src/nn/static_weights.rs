@@ -8,8 +8,8 @@ use core::{
 
 use super::{StaticConfig, static_config::Target};
 use crate::{
-    Broadcast, Error, Gemm, MAX_SAFE_K, Operand, Output, OutputElement, PackedRhs,
-    gemm::{Bias, Kind, check_len, check_scales},
+    Broadcast, Error, Gemm, Operand, Output, OutputElement, PackedRhs,
+    gemm::{Bias, Kind, check_depth, check_len, check_scales},
     memory,
     quant::{Grouping, ParamList, Scheme},
 };
@@ -26,13 +26,14 @@ impl StaticWeights {
     /// Quantizes `outputs` rows of `size` weights.
     ///
     /// # Errors
-    /// [`Error::Length`] for weights or scales, [`Error::NonFinite`], [`Error::Scale`] for their values.
+    /// [`Error::KTooLong`]; [`Error::Length`] for weights or scales, [`Error::NonFinite`], [`Error::Scale`] for their values.
     pub fn quantize<T>(
         weights: &[f32],
         outputs: usize,
         size: usize,
         config: &StaticConfig<T>,
     ) -> Result<Self, Error> {
+        check_depth(size)?;
         let overflow = Error::SizeOverflow { what: "weights", rows: outputs, cols: size };
         check_len("weights", weights.len(), outputs.checked_mul(size).ok_or(overflow)?)?;
         if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
@@ -69,8 +70,9 @@ impl StaticWeights {
     /// Weights that are quantized already.
     ///
     /// # Errors
-    /// [`Error::Length`] for weights or scales, [`Error::Scale`].
+    /// [`Error::KTooLong`]; [`Error::Length`] for weights or scales, [`Error::Scale`].
     pub fn new(weights: &[i8], scales: Broadcast<f32>, outputs: usize, size: usize) -> Result<Self, Error> {
+        check_depth(size)?;
         let overflow = Error::SizeOverflow { what: "weights", rows: outputs, cols: size };
         check_len("weights", weights.len(), outputs.checked_mul(size).ok_or(overflow)?)?;
         check_scales("weight scale", &scales, outputs)?;
@@ -128,10 +130,77 @@ fn sum_step<T>(config: &StaticConfig<T>, weight_scale: f32) -> f64 {
 fn safe_biases<A: Operand>(weights: &[i8], zero_point: i32) -> RangeInclusive<i64> {
     // An input less its zero point lies in this range, which holds 0: padding adds nothing.
     let (low, high) = (i64::from(A::MIN - zero_point), i64::from(A::MAX - zero_point));
-    let sum = |of: fn(&i64) -> bool| -> i64 { weights.iter().map(|&w| i64::from(w)).filter(of).sum() };
-    let (below, above) = (sum(|w| *w < 0), sum(|w| *w > 0));
+    // Of negative and of positive weights; MAX_SAFE_K of them are far inside i32.
+    let (below, above) = weights.iter().fold((0, 0), |(below, above), &w| {
+        let w = i32::from(w);
+        (below + w.min(0), above + w.max(0))
+    });
+    let (below, above) = (i64::from(below), i64::from(above));
     let (smallest, largest) = (high * below + low * above, low * below + high * above);
     i64::from(i32::MIN) - smallest..=i64::from(i32::MAX) - largest
+}
+
+/// With this bias no input makes a sum of these weights leave i32. Nearly all biases are so small that weights of any values leave
+/// room for them.
+fn is_safe<A: Operand>(bias: i64, weights: &[i8], zero_point: i32) -> bool {
+    let most = weights.len() as u64 * 255 * 128;
+    bias.unsigned_abs().saturating_add(most) <= i32::MAX as u64
+        || safe_biases::<A>(weights, zero_point).contains(&bias)
+}
+
+/// The step of the sums of a channel whose weights are all 0: they are its bias, so that any step will do. With this one the bias
+/// is 2^24 steps, which f32 holds exactly, unless the step were no normal f32 in units of the output.
+fn pruned_step(bias: f32, divisor: f64) -> f64 {
+    let scale = f64::from(bias.abs()) / f64::from(1 << 24) / divisor;
+    scale.clamp(f32::MIN_POSITIVE.into(), f32::MAX.into()) * divisor
+}
+
+/// A real bias, rounded to steps of the sums where these are fine enough. Channels without weights get steps of their own in `steps`.
+///
+/// # Errors
+/// [`Error::Length`], [`Error::Bias`].
+fn real_bias<A: Operand, T>(
+    config: &StaticConfig<T>,
+    weights: &StaticWeights,
+    bias: &[f32],
+    outputs: usize,
+    steps: &mut [f64],
+) -> Result<OwnedBias, Error> {
+    check_len("bias", bias.len(), outputs)?;
+    if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
+        return Err(Error::Bias { index, value: bias[index].into() });
+    }
+    let size = weights.values.len().checked_div(outputs).unwrap_or(0);
+    let weights_of = |channel: usize| &weights.values[channel * size..][..size];
+    let sums = matches!(config.target, Target::Sums);
+    // Sums mean something to whoever reads them: their steps stay.
+    if !sums && steps.len() == outputs {
+        for (channel, step) in steps.iter_mut().enumerate() {
+            if weights_of(channel).iter().all(|&w| w == 0) {
+                *step = pruned_step(bias[channel], config.divisor());
+            }
+        }
+    }
+    let step = |channel: usize| steps[if steps.len() == 1 { 0 } else { channel }];
+    let rounded = |channel: usize| libm::rint(f64::from(bias[channel]) / step(channel));
+    // A channel whose weights are next to nothing has sums of tiny steps. The cast saturates.
+    let unsafe_at =
+        (0..outputs).find(|&i| !is_safe::<A>(rounded(i) as i64, weights_of(i), config.input.zero_point));
+    if let (Some(index), true) = (unsafe_at, sums) {
+        return Err(Error::Bias { index, value: bias[index].into() });
+    }
+    // Behind an activation that is always 0 steps are as coarse as its scale, which nothing has measured.
+    let most = match config.target {
+        Target::Sums => f64::INFINITY,
+        Target::Bytes { scale, .. } => f64::from(scale) / 32.0,
+        Target::Real { .. } => bias.iter().fold(0.0, |most: f64, &b| most.max(b.abs().into())) / 4096.0,
+    };
+    let coarse = |i: usize| (rounded(i) * step(i) - f64::from(bias[i])).abs() > most;
+    if unsafe_at.is_some() || config.float_bias || (0..outputs).any(coarse) {
+        let real = |&b: &f32| (f64::from(b) / config.divisor()) as f32;
+        return Ok(OwnedBias::F32(memory::collected("bias", bias.iter().map(real))?));
+    }
+    Ok(OwnedBias::I32(memory::collected("bias", (0..outputs).map(|i| rounded(i) as i32))?))
 }
 
 impl<T: OutputElement> StaticOutput<T> {
@@ -139,7 +208,7 @@ impl<T: OutputElement> StaticOutput<T> {
     ///
     /// # Errors
     /// [`Error::Length`], [`Error::Bias`], [`Error::BiasType`] for the bias; [`Error::Scale`] for scales whose quotient is 0 or
-    /// infinite; [`Error::ZeroPoint`], [`Error::Clamp`] for the output; [`Error::KTooLong`].
+    /// infinite; [`Error::ZeroPoint`], [`Error::Clamp`] for the output.
     pub fn new<A: Operand>(
         config: &StaticConfig<T>,
         weights: &StaticWeights,
@@ -148,48 +217,26 @@ impl<T: OutputElement> StaticOutput<T> {
     ) -> Result<Self, Error> {
         config.check::<A>()?;
         let size = weights.values.len().checked_div(outputs).unwrap_or(0);
-        if size > MAX_SAFE_K {
-            return Err(Error::KTooLong { k: size, max: MAX_SAFE_K });
-        }
-        let safe = |channel: usize| {
-            safe_biases::<A>(&weights.values[channel * size..][..size], config.input.zero_point)
-        };
+        let steps = weights.scales.iter().map(|&scale| sum_step(config, scale));
+        let mut steps = memory::collected("steps of sums", steps)?;
         let bias = match bias {
             StaticBias::None => OwnedBias::None,
             StaticBias::Sums(bias) => {
                 check_len("bias", bias.len(), outputs)?;
-                if let Some(index) = (0..outputs).find(|&i| !safe(i).contains(&bias[i].into())) {
+                let weights = |i: usize| &weights.values[i * size..][..size];
+                let safe = |i: usize| is_safe::<A>(bias[i].into(), weights(i), config.input.zero_point);
+                if let Some(index) = (0..outputs).find(|&i| !safe(i)) {
                     return Err(Error::Bias { index, value: bias[index].into() });
                 }
                 OwnedBias::I32(memory::copied("bias", bias)?)
             }
-            StaticBias::Real(bias) => {
-                check_len("bias", bias.len(), outputs)?;
-                if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
-                    return Err(Error::Bias { index, value: bias[index].into() });
-                }
-                let scale = |i: usize| weights.scales[if weights.scales.len() == 1 { 0 } else { i }];
-                let steps = |i: usize| libm::rint(f64::from(bias[i]) / sum_step(config, scale(i)));
-                // A channel whose weights are next to nothing, pruned or folded away, has sums of tiny steps. The cast saturates.
-                match (0..outputs).find(|&i| !safe(i).contains(&(steps(i) as i64))) {
-                    None if !config.float_bias => {
-                        OwnedBias::I32(memory::collected("bias", (0..outputs).map(|i| steps(i) as i32))?)
-                    }
-                    Some(index) if matches!(config.target, Target::Sums) => {
-                        return Err(Error::Bias { index, value: bias[index].into() });
-                    }
-                    _ => {
-                        let real = |&b: &f32| (f64::from(b) / config.divisor()) as f32;
-                        OwnedBias::F32(memory::collected("bias", bias.iter().map(real))?)
-                    }
-                }
-            }
+            StaticBias::Real(bias) => real_bias::<A, T>(config, weights, bias, outputs, &mut steps)?,
         };
         let scales = match config.target {
             Target::Sums => Vec::new(),
             Target::Real { .. } | Target::Bytes { .. } => {
-                let scale = |&scale: &f32| (sum_step(config, scale) / config.divisor()) as f32;
-                memory::collected("output scales", weights.scales.iter().map(scale))?
+                let scale = |step: &f64| (step / config.divisor()) as f32;
+                memory::collected("output scales", steps.iter().map(scale))?
             }
         };
         let output = Self { target: config.target, scales, bias, element: PhantomData };

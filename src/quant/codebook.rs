@@ -6,7 +6,14 @@ use crate::{
     gemm::{check_len, check_scales},
 };
 #[cfg(feature = "alloc")]
-use {crate::memory, alloc::vec::Vec};
+use {
+    super::{
+        Interval,
+        qparams::{group_ranges, normal_or_one},
+    },
+    crate::memory,
+    alloc::vec::Vec,
+};
 
 /// A table of 16 values, which a nibble chooses from: `r = scale * entry[code]`.
 ///
@@ -141,18 +148,16 @@ impl Codebook {
         &self.0
     }
 
-    /// The largest magnitude of each group: scales for a table that spans -1..=1. A group of zeros gets 1.
+    /// The largest magnitude of each group: scales for a table that spans -1..=1. A group of zeros, or one whose largest
+    /// magnitude is below the normal f32, gets 1, as in [`QParams`](super::QParams).
     ///
     /// # Errors
     /// [`Error::Length`] when the values are not what the grouping is for; [`Error::NonFinite`]; [`Error::SizeOverflow`].
     #[cfg(feature = "alloc")]
     pub fn scales(grouping: Grouping, values: &[f32]) -> Result<Vec<f32>, Error> {
         grouping.check_len("values", values.len())?;
-        let ranges = super::qparams::group_ranges(&grouping, "value", values)?;
-        let scale = |range: Option<super::Interval>| match range.map_or(0.0, super::Interval::max_abs) {
-            0.0 => 1.0,
-            max => max,
-        };
+        let ranges = group_ranges(&grouping, "value", values)?;
+        let scale = |range: Option<Interval>| normal_or_one(range.map_or(0.0, Interval::max_abs));
         memory::collected("scales", ranges.into_iter().map(scale))
     }
 

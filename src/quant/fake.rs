@@ -21,7 +21,7 @@
 
 use core::ops::Range;
 
-use super::{Grouping, Levels};
+use super::{Grouping, Levels, qparams::normal_or_one, quantizer::check_reciprocals};
 use crate::{
     Broadcast, Error,
     gemm::{check_broadcast, check_len, check_scales},
@@ -81,8 +81,8 @@ impl<'a> FakeQuantizer<'a> {
     /// `y` has as many values as `x`, `mask` a byte for every 8 of them; bits behind the last value are 0.
     ///
     /// # Errors
-    /// [`Error::Length`] when lengths, grouping and parameters disagree; [`Error::Scale`]; [`Error::ZeroPoint`] outside the
-    /// levels.
+    /// [`Error::Length`] when lengths, grouping and parameters disagree; [`Error::Scale`], also for a scale whose reciprocal is
+    /// asked for and infinite; [`Error::ZeroPoint`] outside the levels.
     pub fn forward(&self, x: &[f32], y: &mut [f32], mask: &mut [u8]) -> Result<(), Error> {
         check_len("fake-quantized values", y.len(), x.len())?;
         check_mask(mask.len(), x.len())?;
@@ -196,6 +196,9 @@ impl<'a> FakeQuantizer<'a> {
     fn check(&self, len: usize) -> Result<(), Error> {
         self.grouping.check_len("real values", len)?;
         check_scales("scale", &self.scales, self.grouping.count())?;
+        if self.reciprocal {
+            check_reciprocals(&self.scales)?;
+        }
         check_broadcast("zero points", &self.zero_points, self.grouping.count())?;
         let (min, max) = (self.levels.min(), self.levels.max());
         match self.zero_points.as_slice().iter().position(|z| !(min..=max).contains(z)) {
@@ -283,7 +286,7 @@ pub fn lsq_factor(count: usize, levels: Levels) -> f32 {
 pub fn lsq_scale(values: &[f32], levels: Levels) -> Result<f32, Error> {
     let mean = super::weights::mean_abs(values)?;
     let scale = (2.0 * mean / libm::sqrt(levels.max().into())) as f32;
-    Ok(if scale >= f32::MIN_POSITIVE { scale.min(f32::MAX) } else { 1.0 })
+    Ok(normal_or_one(scale.min(f32::MAX)))
 }
 
 /// Binary forward: the sign, +1 for 0; NaN becomes +1.

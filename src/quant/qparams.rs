@@ -60,8 +60,7 @@ impl QParams {
     /// # Errors
     /// As [`QParams::affine`].
     pub fn new(levels: Levels, scheme: Scheme, range: Interval) -> Result<Self, Error> {
-        // Below this a scale has lost bits, and has no finite reciprocal.
-        Self::fit(levels, scheme, range, |scale| if scale >= f32::MIN_POSITIVE { scale } else { 1.0 })
+        Self::fit(levels, scheme, range, normal_or_one)
     }
 
     /// [`QParams::new`] with a scale of at least `eps`, as PyTorch's observers have it: [`f32::EPSILON`] is their default. Values
@@ -133,6 +132,11 @@ impl QParams {
         let real = |q: i32| self.scale * q.saturating_sub(self.zero_point) as f32;
         Interval { min: real(levels.min()), max: real(levels.max()) }
     }
+}
+
+/// A scale that data asks for, or 1 where that is no normal f32: below them a scale has lost bits, and may have no finite reciprocal.
+pub(super) fn normal_or_one(scale: f32) -> f32 {
+    if scale >= f32::MIN_POSITIVE { scale } else { 1.0 }
 }
 
 /// Scales and zero points of a [`Grouping`], in the form that [`Quantizer`](super::Quantizer), [`Rhs`](crate::Rhs) and

@@ -137,11 +137,7 @@ impl<'a, T: Operand> Quantizer<'a, T> {
         check_zero_points::<T>("zero point", &self.zero_points, self.grouping.count())?;
         check_scales("scale", &self.scales, self.grouping.count())?;
         if self.reciprocal {
-            let scales = self.scales.as_slice();
-            if let Some(index) = scales.iter().position(|s| !(1.0 / s).is_finite()) {
-                let what = "scale without a finite reciprocal,";
-                return Err(Error::Scale { what, index, value: scales[index].into() });
-            }
+            check_reciprocals(&self.scales)?;
         }
         Engine::new(self.kernel)
     }
@@ -191,6 +187,18 @@ impl<'a, T: Operand> Quantizer<'a, T> {
             index,
             ahead: AHEAD,
         }
+    }
+}
+
+/// Every scale has a reciprocal that is finite.
+pub(super) fn check_reciprocals(scales: &Broadcast<f32>) -> Result<(), Error> {
+    let scales = scales.as_slice();
+    match scales.iter().position(|s| !(1.0 / s).is_finite()) {
+        Some(index) => {
+            let what = "scale without a finite reciprocal,";
+            Err(Error::Scale { what, index, value: scales[index].into() })
+        }
+        None => Ok(()),
     }
 }
 

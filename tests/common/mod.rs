@@ -179,3 +179,14 @@ impl Executor for Threads {
         Sequential.run(count, task);
     }
 }
+
+/// A static layer keeps biases in f32 where rounding one to whole steps of the sums moves it by more than 1/32 of a step of the
+/// output, or, for outputs of f32, by more than 2^-12 of the largest.
+pub fn keeps_f32(bias: &[f32], steps: &[f32], output_scale: Option<f32>) -> bool {
+    let largest = bias.iter().fold(0.0f32, |most, b| most.max(b.abs()));
+    let most = output_scale.map_or(f64::from(largest) / 4096.0, |scale| f64::from(scale) / 32.0);
+    bias.iter().zip(steps).any(|(&b, &step)| {
+        let (b, step) = (f64::from(b), f64::from(step));
+        ((b / step).round_ties_even() * step - b).abs() > most
+    })
+}

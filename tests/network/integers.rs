@@ -7,6 +7,7 @@ use i8gemm::{
     reference,
 };
 
+use crate::common::keeps_f32;
 use crate::described::{INPUT, Kind, Layer, Square};
 
 /// Every node in integers, by the reference's functions alone; the last one's sums as reals.
@@ -41,24 +42,34 @@ impl Reference<'_> {
             let places = |square: Square| (square.places(shape.height), square.places(shape.width));
             match layer.kind {
                 Kind::Conv { outputs, groups, square } => {
-                    let (w, scales, bias) = self.weights(index, outputs, of.scale);
+                    let (w, scales, bias) = self.weights(index, outputs, of.scale, Some(to.scale));
                     let combined: Vec<f32> = scales.iter().map(|s| s / to.scale).collect();
-                    let output =
-                        Output::<u8>::requantize(&combined, to.zero_point).clamp(low, high).bias(&bias);
+                    let output = Output::<u8>::requantize(&combined, to.zero_point).clamp(low, high);
+                    let output = match &bias {
+                        Bias::Steps(bias) => output.bias(bias),
+                        Bias::Real(bias) => output.bias_f32(bias),
+                    };
                     let filters = Filters::new(shape.channels, outputs, window(square)).groups(groups);
                     y = resize(places(square), outputs);
                     reference::conv2d(a, shape, of.zero_point, &w, &filters, &output, &mut y).unwrap();
                 }
                 Kind::Linear { outputs } => {
-                    let (w, scales, bias) = self.weights(index, outputs, of.scale);
                     if index + 1 == self.layers.len() {
-                        let output = Output::f32(&scales).bias(&bias);
+                        let (w, scales, bias) = self.weights(index, outputs, of.scale, None);
+                        let output = match &bias {
+                            Bias::Steps(bias) => Output::f32(&scales).bias(bias),
+                            Bias::Real(bias) => Output::f32(&scales).bias_f32(bias),
+                        };
                         let scores = linear(a, shape, of, &w, &output, outputs);
                         return (nodes, scores);
                     }
+                    let (w, scales, bias) = self.weights(index, outputs, of.scale, Some(to.scale));
                     let combined: Vec<f32> = scales.iter().map(|s| s / to.scale).collect();
-                    let output =
-                        Output::<u8>::requantize(&combined, to.zero_point).clamp(low, high).bias(&bias);
+                    let output = Output::<u8>::requantize(&combined, to.zero_point).clamp(low, high);
+                    let output = match &bias {
+                        Bias::Steps(bias) => output.bias(bias),
+                        Bias::Real(bias) => output.bias_f32(bias),
+                    };
                     resize((1, 1), outputs);
                     y = linear(a, shape, of, &w, &output, outputs);
                 }
@@ -97,8 +108,14 @@ impl Reference<'_> {
         unreachable!("the last layer is linear");
     }
 
-    /// Weights, scales of the sums (input scale * weight scale), and biases in units of them, one for each output.
-    fn weights(&self, index: usize, outputs: usize, input_scale: f32) -> (Vec<i8>, Vec<f32>, Vec<i32>) {
+    /// Weights, scales of the sums (input scale * weight scale), and biases in units of them or of the output, one for each output.
+    fn weights(
+        &self,
+        index: usize,
+        outputs: usize,
+        input_scale: f32,
+        output_scale: Option<f32>,
+    ) -> (Vec<i8>, Vec<f32>, Bias) {
         let (mut real, mut bias) = (self.layers[index].weights.clone(), self.layers[index].bias.clone());
         bias.resize(outputs, 0.0);
         let size = real.len() / outputs;
@@ -129,9 +146,19 @@ impl Reference<'_> {
         let quantized = real.iter().enumerate().map(quantize).collect();
         let sums: Vec<f32> = (0..outputs).map(|o| input_scale * scale(o)).collect();
         let steps = |(b, s): (&f32, &f32)| (f64::from(*b) / f64::from(*s)).round_ties_even() as i32;
-        let bias = bias.iter().zip(&sums).map(steps).collect();
+        let real = |b: &f32| (f64::from(*b) / f64::from(output_scale.unwrap_or(1.0))) as f32;
+        let bias = if keeps_f32(&bias, &sums, output_scale) {
+            Bias::Real(bias.iter().map(real).collect())
+        } else {
+            Bias::Steps(bias.iter().zip(&sums).map(steps).collect())
+        };
         (quantized, sums, bias)
     }
+}
+
+enum Bias {
+    Steps(Vec<i32>),
+    Real(Vec<f32>),
 }
 
 fn linear<T: OutputElement>(
