@@ -1,6 +1,6 @@
 //! Static layers: `cargo bench --bench conv [-- NAME]`.
 //!
-//! A 3 x 3 convolution beside the product it comes to, layers of one row beside the product that they make anew in each call, kept;
+//! A 3 x 3 convolution beside the product it comes to; layers of one row and their owned product beside a borrowed one that is kept;
 //! and layers and blocks of networks beside the same in f32 (with matrixmultiply for the products; `cargo xtask bench` has the
 //! faster gemm). Each is measured in turn with its opponent, and the medians of the ratios are printed.
 
@@ -10,7 +10,7 @@ mod layers;
 
 use common::{median, now};
 use i8gemm::{
-    Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs,
+    Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs, Product,
     nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, StaticLinear, Window},
     quant::QParams,
 };
@@ -122,7 +122,8 @@ impl Ring<'_> {
         );
     }
 
-    /// A linear layer of one row, and a 1 x 1 convolution of one pixel, beside the product that both come to.
+    /// An owned product and a linear layer of one row, and a 1 x 1 convolution of one pixel, beside the borrowed product that all
+    /// three come to.
     fn one_row(&self, inputs: usize, outputs: usize) {
         let (x, w) = (bytes(inputs), signed(inputs * outputs));
         let rhs = MatRef::row_major(&w, outputs, inputs).unwrap();
@@ -131,6 +132,7 @@ impl Ring<'_> {
         let weights = PackedRhs::pack_for(self.kernel, rhs.transpose()).unwrap();
         let output = Output::<u8>::requantize(&product_scales, 3).bias(&bias).clamp(3, 123);
         let gemm = Gemm::new(&weights, output).unwrap();
+        let owned = Product::new(weights.clone(), output).unwrap();
         let linear =
             StaticLinear::<u8, u8>::from_quantized(rhs, &layer_scales, Some(&bias), self.config()).unwrap();
         let filters = Filters::new(inputs, outputs, Window::new(1, 1));
@@ -144,6 +146,11 @@ impl Ring<'_> {
             let out = MatMut::row_major(kept, 1, outputs).unwrap();
             gemm.run(Lhs::new(row()).zero_point(117), out, &mut scratch).unwrap();
         };
+        let mut scratch = owned.workspace(1).unwrap();
+        let mut by_owned = |y: &mut [u8]| {
+            let out = MatMut::row_major(y, 1, outputs).unwrap();
+            owned.run(Lhs::new(row()).zero_point(117), out, &mut scratch).unwrap();
+        };
         let mut scratch = linear.workspace(1).unwrap();
         let mut by_linear = |y: &mut [u8]| {
             linear.forward(row(), MatMut::row_major(y, 1, outputs).unwrap(), &mut scratch).unwrap();
@@ -153,13 +160,14 @@ impl Ring<'_> {
             conv.forward(&x, pixel, y, &mut scratch).unwrap();
         };
         product(&mut kept);
-        for layer in [&mut by_linear as &mut dyn FnMut(&mut [u8]), &mut by_conv] {
+        for layer in [&mut by_owned as &mut dyn FnMut(&mut [u8]), &mut by_linear, &mut by_conv] {
             layer(&mut y);
             assert_eq!(y, kept, "{}", self.kernel);
         }
         let macs = (inputs * outputs) as f64;
         let others: &mut [(&str, &mut dyn FnMut())] = &mut [("the kept product", &mut || product(&mut kept))];
-        self.measure(&format!("one row {inputs} -> {outputs}"), macs, || by_linear(&mut y), others);
+        self.measure(&format!("owned, one row {inputs} -> {outputs}"), macs, || by_owned(&mut y), others);
+        self.measure(&format!("linear, one row {inputs} -> {outputs}"), macs, || by_linear(&mut y), others);
         self.measure(&format!("1x1, one pixel {inputs} -> {outputs}"), macs, || by_conv(&mut y), others);
     }
 

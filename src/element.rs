@@ -1,5 +1,7 @@
 //! The element types, and values that are given once or one by one.
 
+use core::fmt;
+
 use crate::kernels::{End, EndByte, EndF32, EndI32};
 
 /// An 8-bit operand type: `i8` or `u8`.
@@ -15,6 +17,8 @@ pub trait Operand: bytemuck::Pod + Send + Sync + sealed::Sealed {
 /// An output type: `i32`, `f32`, `i8` or `u8`.
 #[allow(private_bounds, reason = "the ends of kernels are no part of the interface")]
 pub trait OutputElement: bytemuck::Pod + Send + Sync + sealed::Sealed + LayerOutput {
+    /// Which type it is, as a value.
+    const TYPE: ElementType;
     /// The element from an i32 in its range; for f32 the nearest value.
     #[doc(hidden)]
     fn from_i32(value: i32) -> Self;
@@ -24,6 +28,37 @@ pub trait OutputElement: bytemuck::Pod + Send + Sync + sealed::Sealed + LayerOut
     /// The element as an i32.
     #[doc(hidden)]
     fn to_i32(self) -> i32;
+}
+
+/// An output type as a value, for what a file decides: there a type parameter would have to be known when the program is compiled.
+///
+/// ```
+/// use i8gemm::{ElementType, OutputElement};
+/// assert_eq!(u8::TYPE, ElementType::U8);
+/// assert_eq!(ElementType::F32.to_string(), "f32");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ElementType {
+    /// `i8`.
+    I8,
+    /// `u8`.
+    U8,
+    /// `i32`.
+    I32,
+    /// `f32`.
+    F32,
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::I8 => "i8",
+            Self::U8 => "u8",
+            Self::I32 => "i32",
+            Self::F32 => "f32",
+        })
+    }
 }
 
 mod sealed {
@@ -66,8 +101,9 @@ macro_rules! operand {
 operand!(i8, u8);
 
 macro_rules! output_element {
-    ($($t:ty),*) => { $(
+    ($($t:ty: $type:ident),*) => { $(
         impl OutputElement for $t {
+            const TYPE: ElementType = ElementType::$type;
             fn from_i32(value: i32) -> Self {
                 value as $t
             }
@@ -80,7 +116,7 @@ macro_rules! output_element {
         }
     )* };
 }
-output_element!(i8, u8, i32, f32);
+output_element!(i8: I8, u8: U8, i32: I32, f32: F32);
 
 /// One value for a whole matrix (per tensor), or one for each of its rows or columns (per channel).
 ///
@@ -116,6 +152,17 @@ impl<T> Broadcast<'_, T> {
         match self {
             Self::All(value) => *value,
             Self::Each(values) => values[index],
+        }
+    }
+}
+
+/// One value is for all, more are for each.
+#[cfg(feature = "alloc")]
+impl<'a, T: Copy> Broadcast<'a, T> {
+    pub(crate) fn of(values: &'a [T]) -> Self {
+        match values {
+            [value] => Self::All(*value),
+            values => Self::Each(values),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::ElementType;
+
 /// What can be wrong with a call. No variant is returned after output has been written.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -107,6 +109,14 @@ pub enum Error {
         index: usize,
         /// The offending value; an i32 is exact in it.
         value: f64,
+    },
+    /// A view of another type than the output that was described.
+    #[error("out holds elements of type {actual}; the output that was described has {expected}")]
+    OutputType {
+        /// The type described.
+        expected: ElementType,
+        /// The view's.
+        actual: ElementType,
     },
     /// An f32 bias given to an output that is computed in integers.
     #[error("an f32 bias needs an output that is scaled in f32; this output takes an i32 bias")]

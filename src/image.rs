@@ -35,6 +35,7 @@ impl Nhwc {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
+    #[inline]
     pub fn pixels(&self) -> Result<usize, Error> {
         let pixels = self.batch.checked_mul(self.height).and_then(|rows| rows.checked_mul(self.width));
         pixels.ok_or(Error::SizeOverflow { what: "image", rows: self.height, cols: self.width })
@@ -44,6 +45,7 @@ impl Nhwc {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
+    #[inline]
     pub fn elements(&self) -> Result<usize, Error> {
         let overflow = Error::SizeOverflow { what: "image", rows: self.height, cols: self.width };
         let elements = self.pixels()?.checked_mul(self.channels).ok_or(overflow)?;
@@ -95,6 +97,7 @@ impl Axis {
         Self { before: 0, after: 0, ..self }
     }
 
+    #[inline]
     fn check(&self) -> Result<(), Error> {
         for (what, value) in
             [("window size", self.size), ("stride", self.stride), ("dilation", self.dilation)]
@@ -107,11 +110,13 @@ impl Axis {
     }
 
     /// Pixels from the first tap to one past the last.
+    #[inline]
     fn extent(&self) -> Option<usize> {
         (self.size - 1).checked_mul(self.dilation)?.checked_add(1)
     }
 
     /// Places of the window along `len` pixels.
+    #[inline]
     fn places(&self, what: &'static str, len: usize) -> Result<usize, Error> {
         self.check()?;
         let overflow = Error::SizeOverflow { what: "window", rows: self.size, cols: len };
@@ -269,11 +274,13 @@ impl Window {
     /// # Errors
     /// [`Error::Zero`] for a size, stride or dilation of 0; [`Error::Window`] when the window does not fit the padded image;
     /// [`Error::SizeOverflow`].
+    #[inline]
     pub fn output_size(&self, height: usize, width: usize) -> Result<(usize, usize), Error> {
         Ok((self.height.places("rows", height)?, self.width.places("columns", width)?))
     }
 
     /// The images of one output channel each window place gives, from images of that shape.
+    #[inline]
     pub(crate) fn output(&self, input: Nhwc, channels: usize) -> Result<Nhwc, Error> {
         let (height, width) = self.output_size(input.height, input.width)?;
         Ok(Nhwc { batch: input.batch, height, width, channels })

@@ -53,7 +53,7 @@
 //! everything, slow and plain. [`Error`]: what can be wrong with a call.
 #![cfg_attr(
     feature = "alloc",
-    doc = "[`nn`]: layers that multiply in int8, from f32 weights, and whole networks of them: observed, calibrated, converted."
+    doc = "[`Product`]: a product that owns its weights and its output, for whoever keeps one. [`nn`]: layers that multiply in int8, from f32 weights, and whole networks of them: observed, calibrated, converted."
 )]
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -77,14 +77,16 @@ pub mod nn;
 mod parallel;
 pub mod quant;
 pub mod reference;
+#[cfg(feature = "alloc")]
+mod shared;
 
 #[cfg(feature = "alloc")]
-pub use crate::gemm::Workspace;
+pub use crate::gemm::{Product, Workspace};
 #[cfg(feature = "rayon")]
 pub use crate::parallel::Rayon;
 pub use crate::{
     dispatch::Kernel,
-    element::{Broadcast, Operand, OutputElement},
+    element::{Broadcast, ElementType, Operand, OutputElement},
     error::{Error, KernelName},
     gemm::{FixedRounding, Gemm, Lhs, MAX_SAFE_K, Output, PackedRhs, Rhs},
     kernels::FixedPoint,

@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Something that can call a function from several threads at once.
 ///
-/// Results do not depend on the number of threads: every output element is computed whole by one of them.
+/// Results do not depend on the number of threads: every output element is computed whole by one of them. A reference to an executor
+/// is one too, so that `&dyn Executor`, chosen when the program runs, goes wherever an executor does.
 ///
 /// ```
 /// use i8gemm::Executor;
@@ -27,6 +28,16 @@ pub trait Executor {
     /// Calls `task` `count` times, from whichever threads, and returns when all calls have returned. Each call takes
     /// the next part of the work; should there be fewer calls than promised, the caller's thread does the rest.
     fn run(&self, count: usize, task: &(dyn Fn() + Sync));
+}
+
+impl<E: Executor + ?Sized> Executor for &E {
+    fn threads(&self) -> usize {
+        (**self).threads()
+    }
+
+    fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
+        (**self).run(count, task);
+    }
 }
 
 /// The caller's own thread.
@@ -65,7 +76,7 @@ impl Executor for Rayon {
 }
 
 /// Runs `part(0) .. part(count - 1)`, each exactly once, on the executor.
-pub(crate) fn run_parts(executor: &impl Executor, count: usize, part: impl Fn(usize) + Sync) {
+pub(crate) fn run_parts(executor: &(impl Executor + ?Sized), count: usize, part: impl Fn(usize) + Sync) {
     // Parts are numbered here and not by the executor: an executor that calls too often or too seldom, which safe code
     // may do, must not make two threads write one output.
     #[cfg(target_has_atomic = "ptr")]

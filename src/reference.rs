@@ -42,8 +42,8 @@ pub fn gemm<'l, 'r, A: Operand, B: Operand, T: OutputElement>(
 ) -> Result<(), Error> {
     let (lhs, rhs) = (lhs.into(), rhs.into());
     rhs.check()?;
-    output.check(rhs.matrix.cols())?;
-    lhs.check(rhs.matrix.rows(), &output.kind)?;
+    output.finish.check(rhs.matrix.cols())?;
+    lhs.check(rhs.matrix.rows(), &output.finish.kind)?;
     check_shape("rows of out (M)", lhs.matrix.rows(), out.rows())?;
     check_shape("columns of out (N)", rhs.matrix.cols(), out.cols())?;
     if out.cols() == 0 {
@@ -80,7 +80,7 @@ pub fn conv2d<A: Operand, T: OutputElement>(
     y: &mut [T],
 ) -> Result<Nhwc, Error> {
     let (depth, size) = filters.check()?;
-    output.check(filters.outputs)?;
+    output.finish.check(filters.outputs)?;
     check_zero_points::<A>("input zero point", &Broadcast::All(zero_point), 1)?;
     check_shape("channels of x", filters.inputs, shape.channels)?;
     check_shape("elements of x", shape.elements()?, x.len())?;
@@ -123,19 +123,19 @@ fn dot<A: Operand, B: Operand>(lhs: &Lhs<A>, rhs: &Rhs<B>, m: usize, n: usize) -
 
 /// The output element of a sum; `old` is what the output held.
 fn finish<T: OutputElement>(sum: i32, output: &Output<T>, row_scale: f32, n: usize, old: T) -> T {
-    let (bias_i32, bias_f32) = match output.bias {
+    let (bias_i32, bias_f32) = match output.finish.bias {
         Bias::None => (0, 0.0),
         Bias::I32(bias) => (bias[n], 0.0),
         Bias::F32(bias) => (0, bias[n]),
     };
     let sum = sum.wrapping_add(bias_i32);
-    match &output.kind {
+    match &output.finish.kind {
         Kind::I32 { accumulate: false } => T::from_i32(sum),
         Kind::I32 { accumulate: true } => T::from_i32(old.to_i32().wrapping_add(sum)),
         Kind::F32 { scales, min, max } => {
             let scale = row_scale * scales.at(n);
             let product = sum as f32 * scale;
-            let value = if let Bias::F32(_) = output.bias { product + bias_f32 } else { product };
+            let value = if let Bias::F32(_) = output.finish.bias { product + bias_f32 } else { product };
             let clamps = *min > f32::NEG_INFINITY || *max < f32::INFINITY;
             T::from_f32(if clamps { clamp(value, positive_zeros([*min, *max])) } else { value })
         }

@@ -60,8 +60,15 @@ trait Layer<A, T>: Sized {
         b: Option<&[i32]>,
         c: StaticConfig<T>,
     ) -> Result<Self, Error>;
-    fn scratch(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error>;
-    fn run(&self, e: &impl Executor, x: &[A], shape: Nhwc, y: &mut [T], s: &mut [u8]) -> Result<Nhwc, Error>;
+    fn scratch(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error>;
+    fn run(
+        &self,
+        e: &(impl Executor + ?Sized),
+        x: &[A],
+        shape: Nhwc,
+        y: &mut [T],
+        s: &mut [u8],
+    ) -> Result<Nhwc, Error>;
 }
 
 macro_rules! layer {
@@ -77,12 +84,12 @@ macro_rules! layer {
                 let s = if let [scale] = *s { Broadcast::All(scale) } else { Broadcast::Each(s) };
                 Self::from_quantized(filters, w, s, b, c)
             }
-            fn scratch(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
+            fn scratch(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
                 self.workspace_size_with(shape, executor)
             }
             fn run(
                 &self,
-                e: &impl Executor,
+                e: &(impl Executor + ?Sized),
                 x: &[A],
                 shape: Nhwc,
                 y: &mut [T],

@@ -7,7 +7,7 @@ use std::{
 };
 
 use i8gemm::{
-    Error, Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Rhs, Workspace,
+    Error, Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Product, Rhs, Workspace,
     nn::{
         Activation, AveragePool, BatchNorm, Config, Conv2d, DepthwiseConv2d, Embedding, Filters, Gru, Linear,
         Lstm, Network, NetworkConfig, Nhwc, Node, RecurrentWeights, StaticConfig, StaticLinear, Weights,
@@ -135,6 +135,13 @@ fn products() {
     for kernel in Kernel::available() {
         refused("PackedRhs::pack_for", || PackedRhs::pack_for(kernel, rhs));
         let weights = PackedRhs::pack_for(kernel, rhs).unwrap();
+        let scales = [0.5; 21];
+        refused("Product::new", || Product::new(PackedRhs::pack_for(kernel, rhs)?, Output::f32(&scales)));
+        let product = Product::new(weights.clone(), Output::i32()).unwrap();
+        refused("Product::with_output", || {
+            product.with_output(Output::<i8>::requantize(&scales, 0).bias(&[1; 21]))
+        });
+        refused("Product::workspace", || product.workspace(3));
         let gemm = Gemm::new(&weights, Output::i32()).unwrap();
         refused("Gemm::workspace", || gemm.workspace(3));
         let mut y = [0; 3 * 21];

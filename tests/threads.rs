@@ -2,10 +2,16 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::{Fill, Matrix, Order, Random, kernels};
 use i8gemm::{
-    Error, Executor, Gemm, Lhs, MatMut, MatRef, Output, PackedRhs, Rhs, Sequential,
-    nn::{Gru, Linear, Lstm, LstmState, RecurrentWeights},
+    Error, Executor, Gemm, Lhs, MatMut, MatRef, Output, PackedRhs, Product, Rhs, Sequential,
+    nn::{
+        Activation, Conv2d, DepthwiseConv2d, Filters, Gru, Linear, Lstm, LstmState, Network, NetworkConfig,
+        Nhwc, Node, RecurrentWeights, StaticConfig, StaticLinear, Weights, Window,
+    },
+    quant::{MinMax, QParams},
 };
 
 /// As many threads as it says, each call on one of its own.
@@ -163,5 +169,133 @@ fn layers_too() -> Result<(), Error> {
     assert!(expected.iter().any(|&bits| bits != 0));
     assert_eq!(on!(Threads(4)), expected);
     assert_eq!(on!(Careless { threads: 3, calls: 9 }), expected);
+    Ok(())
+}
+
+/// Three threads, and how often they were called.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl Executor for Counting {
+    fn threads(&self) -> usize {
+        3
+    }
+
+    fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Threads(3).run(count, task);
+    }
+}
+
+/// Everything that takes an executor, each large enough for several parts, as bits; `after` is called with the name of each.
+fn everything(executor: &(impl Executor + ?Sized), mut after: impl FnMut(&str)) -> Result<Vec<u32>, Error> {
+    let (m, k, n) = (4, 256, 512);
+    let reals = |len: usize| -> Vec<f32> { (0..len).map(|i| (i as f32 * 0.7).sin() * 0.1).collect() };
+    let bytes = |len: usize| -> Vec<u8> { (0..len).map(|i| (i * 37 % 251) as u8).collect() };
+    let (x, x_real, w) = (bytes(m * k), reals(m * k), reals(n * k));
+    let (x, x_real) = (MatRef::row_major(&x, m, k)?, MatRef::row_major(&x_real, m, k)?);
+    let mut all = Vec::new();
+
+    let signed: Vec<i8> = bytes(k * n).into_iter().map(|byte| byte as i8).collect();
+    let weights = PackedRhs::pack(MatRef::row_major(&signed, k, n)?)?;
+    let mut y = vec![0.0; m * n];
+    let gemm = Gemm::new(&weights, Output::f32(0.01))?;
+    let mut scratch = vec![0; gemm.workspace_size_with(m, executor)?];
+    gemm.run_with(executor, x, MatMut::row_major(&mut y, m, n)?, &mut scratch)?;
+    all.extend(y.iter().map(|y| y.to_bits()));
+    after("Gemm");
+
+    let product = Product::new(weights.clone(), Output::f32(0.02))?;
+    let mut scratch = vec![0; product.workspace_size_with(m, executor)?];
+    product.run_with(executor, x, MatMut::row_major(&mut y, m, n)?, &mut scratch)?;
+    all.extend(y.iter().map(|y| y.to_bits()));
+    after("Product");
+
+    let linear = Linear::new(MatRef::row_major(&w, n, k)?, None)?;
+    let mut scratch = vec![0; linear.workspace_size_with(m, executor)?];
+    linear.forward_with(executor, x_real, MatMut::row_major(&mut y, m, n)?, &mut scratch)?;
+    all.extend(y.iter().map(|y| y.to_bits()));
+    after("Linear");
+
+    let input = QParams { scale: 0.01, zero_point: 100 };
+    let linear =
+        StaticLinear::<u8, f32>::new(MatRef::row_major(&w, n, k)?, None, StaticConfig::<f32>::real(input))?;
+    let mut scratch = vec![0; linear.workspace_size_with(m, executor)?];
+    linear.forward_with(executor, x, MatMut::row_major(&mut y, m, n)?, &mut scratch)?;
+    all.extend(y.iter().map(|y| y.to_bits()));
+    after("StaticLinear");
+
+    let (hidden, gates) = (128, 512);
+    let cell = |gates: usize| -> Result<_, Error> {
+        Ok([RecurrentWeights {
+            input: MatRef::row_major(&w[..gates * k], gates, k)?,
+            hidden: MatRef::row_major(&w[..gates * hidden], gates, hidden)?,
+            input_bias: None,
+            hidden_bias: None,
+        }])
+    };
+    let mut y = vec![0.0; m * hidden];
+    let (mut h, mut c) = (vec![0.1; hidden], vec![0.2; hidden]);
+    let lstm = Lstm::new(&cell(gates)?, false)?;
+    let mut scratch = vec![0; lstm.workspace_size_with(m, 1, executor)?];
+    let state = LstmState { h: &mut h, c: &mut c };
+    lstm.forward_with(executor, x_real, MatMut::row_major(&mut y, m, hidden)?, 1, state, &mut scratch)?;
+    all.extend(y.iter().map(|y| y.to_bits()));
+    after("Lstm");
+
+    let gru = Gru::new(&cell(3 * hidden)?, false)?;
+    let mut scratch = vec![0; gru.workspace_size_with(m, 1, executor)?];
+    gru.forward_with(executor, x_real, MatMut::row_major(&mut y, m, hidden)?, 1, &mut h, &mut scratch)?;
+    all.extend(y.iter().map(|y| y.to_bits()));
+    after("Gru");
+
+    let (image, three) = (Nhwc::new(1, 24, 24, 64), Window::new(3, 3).padding(1, 1));
+    let x = bytes(image.elements()?);
+    let mut y = vec![0; 24 * 24 * 64];
+    let config = StaticConfig::<u8>::new(input, QParams { scale: 0.05, zero_point: 120 });
+    let conv = Conv2d::<u8, u8>::new(Filters::new(64, 8, three), &reals(9 * 64 * 8), None, config)?;
+    let mut scratch = vec![0; conv.workspace_size_with(image, executor)?];
+    conv.forward_with(executor, &x, image, &mut y[..24 * 24 * 8], &mut scratch)?;
+    all.extend(y.iter().map(|&y| u32::from(y)));
+    after("Conv2d");
+
+    let conv = DepthwiseConv2d::<u8, u8>::new(Filters::depthwise(64, three), &reals(9 * 64), None, config)?;
+    let mut scratch = vec![0; conv.workspace_size_with(image, executor)?];
+    conv.forward_with(executor, &x, image, &mut y, &mut scratch)?;
+    all.extend(y.iter().map(|&y| u32::from(y)));
+    after("DepthwiseConv2d");
+
+    let mut net = Network::new(24, 24, 8)?;
+    let weights = reals(9 * 8 * 8);
+    net.conv2d(Node::INPUT, Filters::new(8, 8, three), Weights::new(&weights), Activation::Relu)?;
+    let x = reals(24 * 24 * 8);
+    let mut calibration = net.calibrate(&MinMax::default())?;
+    calibration.observe(&x)?;
+    let quantized = calibration.convert(NetworkConfig::default())?;
+    let mut y = vec![0.0; 24 * 24 * 8];
+    let mut scratch = vec![0; quantized.workspace_size_with(1, executor)?];
+    quantized.forward_with(executor, &x, &mut y, &mut scratch)?;
+    all.extend(y.iter().map(|y| y.to_bits()));
+    after("QuantizedNetwork");
+    Ok(all)
+}
+
+/// Chosen when the program runs, and by reference: each is an executor, and is the one that works.
+#[test]
+fn executors_behind_references() -> Result<(), Error> {
+    let expected = everything(&Sequential, |_| ())?;
+    let counting = Counting::default();
+    let mut seen = 0;
+    let mut rises = |name: &str| {
+        let calls = counting.0.load(Ordering::Relaxed);
+        assert!(calls > seen, "{name} does not run on the executor");
+        seen = calls;
+    };
+    let dynamic: &dyn Executor = &counting;
+    assert!(everything(dynamic, &mut rises)? == expected);
+    assert!(everything(&dynamic, &mut rises)? == expected);
+    assert!(everything(&&counting, &mut rises)? == expected);
+    let boxed: Box<dyn Executor> = Box::new(Threads(2));
+    assert!(everything(&*boxed, |_| ())? == expected);
     Ok(())
 }

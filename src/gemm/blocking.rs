@@ -2,7 +2,10 @@
 
 use core::ops::Range;
 
-use crate::kernels::{self, LhsFormat};
+use crate::{
+    Error, PackedRhs,
+    kernels::{self, LhsFormat},
+};
 
 /// Bytes of prepared `lhs` that one block of rows may take: a part of a second-level cache, so that the panels of `rhs`
 /// that pass it stay there too.
@@ -62,6 +65,20 @@ impl Depth {
     pub fn chunk_rows(&self) -> usize {
         let fit = CHUNK_BYTES / self.gather.max(1) / self.mr * self.mr;
         fit.clamp(self.mr, 8 * self.mr)
+    }
+
+    /// Bytes of scratch for products of at most `m` rows by these weights on so many threads, of any alignment.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub fn workspace_size(&self, weights: &PackedRhs, m: usize, threads: usize) -> Result<usize, Error> {
+        let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: weights.k() };
+        let part = self.scratch(m).and_then(|scratch| scratch.total()).ok_or(overflow)?;
+        let parts = Grid::most_parts(weights.kernel().0, m, weights.k(), weights.n(), threads);
+        let bytes = part.checked_mul(parts).and_then(|b| b.checked_add(63));
+        // No slice is larger.
+        let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok());
+        bytes.ok_or(Error::SizeOverflow { what: "workspace, parts x bytes", rows: parts, cols: part })
     }
 
     /// The scratch of products of at most `m` rows; `None` if its size overflows.

@@ -2,9 +2,10 @@
 
 use core::marker::PhantomData;
 
+use super::finish::{Bias, BorrowedKind, Byte, Finish, Kind};
 use crate::{
     Broadcast, Error, FixedPoint, Operand, OutputElement,
-    kernels::{self, End, EndByte, EndF32, EndFixed, EndI32, Param, Store},
+    kernels::{self, End, EndByte, EndF32, EndFixed, EndI32},
 };
 
 /// Description of the output of a product: its type `T` and how sums turn into it.
@@ -22,62 +23,11 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a, T> {
-    pub(crate) kind: Kind<'a>,
-    pub(crate) bias: Bias<'a>,
+    pub(crate) finish: Finish<'a>,
     /// A kernel's product with the end that the kind needs. Looked up through it, so that a program links the ends of those outputs
     /// alone that it describes.
     pub(crate) product: fn(kernels::Id) -> kernels::Multiply,
     element: PhantomData<T>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind<'a> {
-    I32 { accumulate: bool },
-    F32 { scales: Broadcast<'a, f32>, min: f32, max: f32 },
-    HalfEven { scales: Broadcast<'a, f32>, to: Byte },
-    Fixed { multipliers: Broadcast<'a, FixedPoint>, rounding: FixedRounding, to: Byte },
-}
-
-/// Zero point and clamp of an 8-bit output.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Byte {
-    pub zero_point: i32,
-    pub min: i32,
-    pub max: i32,
-    type_min: i32,
-    type_max: i32,
-}
-
-impl Byte {
-    pub(crate) fn of<T: Operand>(zero_point: i32) -> Self {
-        Self { zero_point, min: T::MIN, max: T::MAX, type_min: T::MIN, type_max: T::MAX }
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let Self { zero_point, min, max, type_min, type_max } = *self;
-        if zero_point < type_min || zero_point > type_max {
-            let what = "output zero point";
-            return Err(Error::ZeroPoint { what, index: 0, value: zero_point, min: type_min, max: type_max });
-        }
-        if min > max || min < type_min || max > type_max {
-            let [min, max, type_min, type_max] = [min, max, type_min, type_max].map(f64::from);
-            return Err(Error::Clamp { min, max, type_min, type_max });
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Bias<'a> {
-    None,
-    I32(&'a [i32]),
-    F32(&'a [f32]),
-}
-
-impl<'a> From<&'a [i32]> for Bias<'a> {
-    fn from(values: &'a [i32]) -> Self {
-        Self::I32(values)
-    }
 }
 
 /// How integer requantization rounds: `s * multiplier * 2^(shift - 31)`.
@@ -92,8 +42,12 @@ pub enum FixedRounding {
 
 impl<T> Output<'_, T> {
     /// `E` is the end of that kind.
-    fn new<E: End>(kind: Kind<'_>) -> Output<'_, T> {
-        Output { kind, bias: Bias::None, product: kernels::multiply::<E>, element: PhantomData }
+    fn new<E: End>(kind: BorrowedKind<'_>) -> Output<'_, T> {
+        Output {
+            finish: Finish { kind, bias: Bias::None },
+            product: kernels::multiply::<E>,
+            element: PhantomData,
+        }
     }
 }
 
@@ -107,7 +61,7 @@ impl<'a> Output<'a, i32> {
     /// Adds the sums to what the output already holds (wrapping) instead of replacing it.
     #[must_use]
     pub fn accumulate(mut self) -> Self {
-        self.kind = Kind::I32 { accumulate: true };
+        self.finish.kind = Kind::I32 { accumulate: true };
         self
     }
 }
@@ -127,8 +81,8 @@ impl<'a> Output<'a, f32> {
     /// counts as 0.0; what is not above `min` becomes `min`, so -0.0 becomes 0.0 there, and what is above `max` becomes `max`.
     #[must_use]
     pub fn clamp(mut self, min: f32, max: f32) -> Self {
-        if let Kind::F32 { scales, .. } = self.kind {
-            self.kind = Kind::F32 { scales, min, max };
+        if let Kind::F32 { scales, .. } = self.finish.kind {
+            self.finish.kind = Kind::F32 { scales, min, max };
         }
         self
     }
@@ -136,7 +90,7 @@ impl<'a> Output<'a, f32> {
     /// Adds `bias[n]`, in units of the output, after scaling.
     #[must_use]
     pub fn bias_f32(mut self, bias: &'a [f32]) -> Self {
-        self.bias = Bias::F32(bias);
+        self.finish.bias = Bias::F32(bias);
         self
     }
 }
@@ -168,7 +122,7 @@ impl<'a, T: Operand + OutputElement> Output<'a, T> {
     /// Clamps the result to `min..=max`, in quantized values: `clamp(zero_point, T::MAX)` is ReLU.
     #[must_use]
     pub fn clamp(mut self, min: i32, max: i32) -> Self {
-        if let Kind::HalfEven { to, .. } | Kind::Fixed { to, .. } = &mut self.kind {
+        if let Kind::HalfEven { to, .. } | Kind::Fixed { to, .. } = &mut self.finish.kind {
             (to.min, to.max) = (min, max);
         }
         self
@@ -178,22 +132,12 @@ impl<'a, T: Operand + OutputElement> Output<'a, T> {
     /// integer requantization.
     #[must_use]
     pub fn bias_f32(mut self, bias: &'a [f32]) -> Self {
-        self.bias = Bias::F32(bias);
+        self.finish.bias = Bias::F32(bias);
         self
     }
 }
 
 impl<'a, T> Output<'a, T> {
-    /// From its parts, of a layer; the kind is one of `T`, and not in integers.
-    #[cfg(feature = "alloc")]
-    pub(crate) fn from_parts(kind: Kind<'a>, bias: Bias<'a>) -> Self
-    where
-        T: OutputElement,
-    {
-        debug_assert!(!matches!(kind, Kind::Fixed { .. }), "layers' outputs of bytes end in EndByte");
-        Self { bias, ..Output::new::<T::End>(kind) }
-    }
-
     /// Adds `bias[n]` to the sums: in units of lhs scale * rhs scale.
     ///
     /// The addition wraps, as all arithmetic of sums does: here neither the activations' type nor their zero points are known, and a
@@ -201,99 +145,9 @@ impl<'a, T> Output<'a, T> {
     /// wraps. The layers of [`nn`](crate::nn), which know all of it, refuse a bias that could.
     #[must_use]
     pub fn bias(mut self, bias: &'a [i32]) -> Self {
-        self.bias = bias.into();
+        self.finish.bias = Bias::I32(bias);
         self
     }
-
-    /// Checks every parameter against `n` columns.
-    pub(crate) fn check(&self, n: usize) -> Result<(), Error> {
-        match &self.kind {
-            Kind::I32 { .. } => {}
-            Kind::F32 { scales, min, max } => {
-                check_scales("output scale", scales, n)?;
-                if min.is_nan() || max.is_nan() || min > max {
-                    let (type_min, type_max) = (f64::NEG_INFINITY, f64::INFINITY);
-                    return Err(Error::Clamp { min: (*min).into(), max: (*max).into(), type_min, type_max });
-                }
-            }
-            Kind::HalfEven { scales, to } => {
-                check_scales("output scale", scales, n)?;
-                to.check()?;
-            }
-            Kind::Fixed { multipliers, to, .. } => {
-                check_broadcast("output multipliers", multipliers, n)?;
-                to.check()?;
-            }
-        }
-        match self.bias {
-            Bias::None => {}
-            Bias::I32(bias) => check_len("bias", bias.len(), n)?,
-            Bias::F32(bias) => {
-                check_len("bias", bias.len(), n)?;
-                if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
-                    return Err(Error::Bias { index, value: bias[index].into() });
-                }
-                if matches!(self.kind, Kind::I32 { .. } | Kind::Fixed { .. }) {
-                    return Err(Error::BiasType);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// There are scales and biases for `n` columns: what kernels read.
-    pub(crate) fn fits(&self, n: usize) -> bool {
-        let scales = match &self.kind {
-            Kind::I32 { .. } => true,
-            Kind::F32 { scales, .. } | Kind::HalfEven { scales, .. } => {
-                check_broadcast("output scale", scales, n).is_ok()
-            }
-            Kind::Fixed { multipliers, .. } => check_broadcast("output multipliers", multipliers, n).is_ok(),
-        };
-        let bias = match self.bias {
-            Bias::None => true,
-            Bias::I32(bias) => bias.len() == n,
-            Bias::F32(bias) => bias.len() == n,
-        };
-        scales && bias
-    }
-
-    /// The i32 bias and the store of a kernel's epilogue. The output outlives the job that uses it.
-    pub(crate) fn for_kernel(&self, row_scales: Param<f32>) -> (*const i32, Store) {
-        let (bias_i32, bias_f32) = match self.bias {
-            Bias::None => (core::ptr::null(), core::ptr::null()),
-            Bias::I32(bias) => (bias.as_ptr(), core::ptr::null()),
-            Bias::F32(bias) => (core::ptr::null(), bias.as_ptr()),
-        };
-        let store = match &self.kind {
-            &Kind::I32 { accumulate } => Store::I32 { accumulate },
-            Kind::F32 { scales, min, max } => {
-                let [min, max] = positive_zeros([*min, *max]);
-                let col_scales = Param::new(scales.as_slice());
-                Store::F32 { row_scales, col_scales, bias: bias_f32, min, max }
-            }
-            Kind::HalfEven { scales, to } => Store::HalfEven {
-                scales: Param::new(scales.as_slice()),
-                bias: bias_f32,
-                zero_point: to.zero_point,
-                min: to.min,
-                max: to.max,
-            },
-            Kind::Fixed { multipliers, rounding, to } => Store::Fixed {
-                multipliers: Param::new(multipliers.as_slice()),
-                double_rounding: *rounding == FixedRounding::Double,
-                zero_point: to.zero_point,
-                min: to.min,
-                max: to.max,
-            },
-        };
-        (bias_i32, store)
-    }
-}
-
-/// The bounds of a clamp with -0.0 replaced by 0.0.
-pub(crate) fn positive_zeros(bounds: [f32; 2]) -> [f32; 2] {
-    bounds.map(|bound| bound + 0.0)
 }
 
 /// A slice has the length that it must have.

@@ -277,8 +277,8 @@ impl<'a> PackedRhs<'a> {
         bytemuck::cast_slice(&self.data()[at..][..4 * self.n])
     }
 
-    /// `K * zero point - column sum` of each column, as the kernel sees its values.
     /// What kernels read, as slices.
+    #[inline]
     pub(crate) fn contents(&self) -> Contents<'_> {
         Contents {
             panels: bytemuck::cast_slice(&self.data()[self.parts.panels..]),
@@ -294,7 +294,7 @@ impl<'a> PackedRhs<'a> {
 pub(crate) struct Contents<'a> {
     /// All panels.
     pub panels: &'a [i8],
-    /// For each column.
+    /// `K * zero point - column sum` of each column, as the kernel sees its values.
     pub zero_factor: &'a [i32],
     /// Zero point of each column as the kernel sees it, or `None` if all are 0.
     pub rhs_zero: Option<&'a [i32]>,

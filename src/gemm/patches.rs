@@ -41,44 +41,42 @@ pub(crate) struct PatchBytes {
 }
 
 impl<'a, A: Operand> Patches<'a, A> {
-    /// Of `channels` of the images `x`.
+    /// Of the images `x`, whose shape gives `out` under the window.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `x` does not have that shape or the shape not those channels; [`Error::Window`],
-    /// [`Error::SizeOverflow`], [`Error::Zero`].
-    pub fn new(
-        x: &'a [A],
-        shape: Nhwc,
-        window: &Window,
-        channels: Range<usize>,
-        zero_point: i32,
-    ) -> Result<Self, Error> {
+    /// [`Error::Shape`] when `x` does not have that shape; [`Error::SizeOverflow`].
+    #[inline]
+    pub fn new(x: &'a [A], shape: Nhwc, window: &Window, out: Nhwc, zero_point: i32) -> Result<Self, Error> {
         check_shape("elements of x", shape.elements()?, x.len())?;
-        if channels.start > channels.end || channels.end > shape.channels {
-            let what = "channels";
-            return Err(Error::SubMatrix {
-                what,
-                start: channels.start,
-                end: channels.end,
-                len: shape.channels,
-            });
-        }
-        let out = window.output(shape, channels.len())?;
-        out.pixels()?;
+        debug_assert_eq!(window.output(shape, out.channels), Ok(out), "worked out by the caller");
         let (height, width) = window.size();
         let overflow = Error::SizeOverflow { what: "patch", rows: height, cols: width };
-        height.checked_mul(width).and_then(|t| t.checked_mul(channels.len())).ok_or(overflow)?;
+        height.checked_mul(width).and_then(|taps| taps.checked_mul(shape.channels)).ok_or(overflow)?;
         let bytes = PatchBytes {
-            ptr: x.as_ptr().cast::<u8>().wrapping_add(channels.start),
+            ptr: x.as_ptr().cast(),
             shape,
             out,
             rows: window.height,
             cols: window.width,
-            depth: channels.len(),
+            depth: shape.channels,
             fill: zero_point as u8,
             unsigned: A::MIN == 0,
         };
         Ok(Self { bytes, zero_point, life: PhantomData })
+    }
+
+    /// Of some of the channels.
+    ///
+    /// # Errors
+    /// [`Error::SubMatrix`] unless these are among them.
+    #[inline]
+    pub fn channels(&self, channels: Range<usize>) -> Result<Self, Error> {
+        let (Range { start, end }, len) = (channels, self.bytes.depth);
+        if start > end || end > len {
+            return Err(Error::SubMatrix { what: "channels", start, end, len });
+        }
+        let bytes = PatchBytes { ptr: self.bytes.ptr.wrapping_add(start), depth: end - start, ..self.bytes };
+        Ok(Self { bytes, ..*self })
     }
 
     /// Values of a patch.
@@ -92,6 +90,7 @@ impl<'a, A: Operand> Patches<'a, A> {
 
     /// Bytes from one patch to the next, if each is contiguous in the image and they are evenly spaced: the product then reads
     /// the image as a matrix.
+    #[inline]
     pub fn row_stride(&self) -> Option<usize> {
         let PatchBytes { shape, out, rows, cols, depth, .. } = &self.bytes;
         if [rows, cols].iter().any(|axis| axis.before > 0 || axis.after > 0) {
@@ -293,7 +292,8 @@ mod tests {
         let window = Window::new(3, 4).padding(1, 2).stride(1, 1).dilation(2, 1);
         let byte = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
         let x: Vec<u8> = (0..shape.elements()?).map(byte).collect();
-        let patches = Patches::new(&x, shape, &window, 1..6, 9)?;
+        let out = window.output(shape, 1)?;
+        let patches = Patches::new(&x, shape, &window, out, 9)?.channels(1..6)?;
         let (m, k, n) = (patches.bytes.rows(), patches.k(), 11);
         let mut matrix = vec![0u8; m * k];
         let portable = crate::kernels::layout::copy_runs(Kernel::by_name("portable")?.0.isa);
@@ -324,7 +324,7 @@ mod tests {
         let x = [0u8; 4 * 6 * 8 * 3];
         let stride = |shape: Nhwc, window: Window| -> Result<Option<usize>, Error> {
             let elements = shape.elements()?;
-            Ok(Patches::new(&x[..elements], shape, &window, 0..shape.channels, 0)?.row_stride())
+            Ok(Patches::new(&x[..elements], shape, &window, window.output(shape, 1)?, 0)?.row_stride())
         };
         let image = Nhwc::new(4, 6, 8, 3);
         assert_eq!(stride(image, Window::new(1, 1))?, Some(3));

@@ -1,17 +1,18 @@
 //! The call: checks, blocks, parts, and the kernel that does the work.
 
-use core::{ffi::c_void, ops::Range};
+use core::{ffi::c_void, marker::PhantomData, ops::Range};
 
 #[cfg(feature = "alloc")]
 use super::patches::{PatchBytes, Patches};
 use super::{
     blocking::{Depth, Grid, Scratch},
-    output::{Kind, Output, check_scales, check_zero_points},
+    finish::{BorrowedKind, Finish, Kind},
+    output::{Output, check_scales, check_zero_points},
     pack::{Contents, PackedRhs},
 };
 use crate::{
     Broadcast, Error, Executor, MatMut, MatRef, Operand, OutputElement, Sequential,
-    kernels::{self, Epilogue, Job, LhsFormat, LhsRows, Param},
+    kernels::{self, Epilogue, Job, LhsFormat, LhsRows, Multiply, Param},
     parallel::run_parts,
 };
 
@@ -74,7 +75,7 @@ impl<'a, A: Operand> Lhs<'a, A> {
     }
 
     /// Checks the activations against the depth of the weights and the kind of output.
-    pub(crate) fn check(&self, k: usize, kind: &Kind) -> Result<(), Error> {
+    pub(crate) fn check(&self, k: usize, kind: &BorrowedKind) -> Result<(), Error> {
         check_shape("columns of lhs (K)", k, self.matrix.cols())?;
         check_zero_points::<A>("lhs zero point", &self.zero_points, self.matrix.rows())?;
         if let Some(scales) = &self.scales {
@@ -93,6 +94,7 @@ impl<'a, A: Operand> From<MatRef<'a, A>> for Lhs<'a, A> {
     }
 }
 
+#[inline]
 pub(crate) fn check_shape(what: &'static str, expected: usize, actual: usize) -> Result<(), Error> {
     if expected == actual { Ok(()) } else { Err(Error::Shape { what, expected, actual }) }
 }
@@ -121,8 +123,10 @@ pub struct Gemm<'a, T> {
     weights: &'a PackedRhs<'a>,
     /// Of `weights`: found once, for calls of one row are short.
     contents: Contents<'a>,
-    output: Output<'a, T>,
+    finish: Finish<'a>,
+    multiply: Multiply,
     depth: Depth,
+    element: PhantomData<T>,
 }
 
 impl<'a, T: OutputElement> Gemm<'a, T> {
@@ -132,19 +136,27 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// [`Error::Length`] for scales or a bias that are not one for each column; [`Error::Scale`], [`Error::Bias`],
     /// [`Error::BiasType`], [`Error::ZeroPoint`], [`Error::Clamp`] for their values.
     pub fn new(weights: &'a PackedRhs<'a>, output: Output<'a, T>) -> Result<Self, Error> {
-        output.check(weights.n())?;
-        Ok(Self::checked(weights, output))
+        output.finish.check(weights.n())?;
+        let kernel = weights.kernel().0;
+        Ok(Self::checked(
+            weights,
+            output.finish,
+            (output.product)(kernel.id),
+            Depth::new(kernel, weights.k()),
+        ))
     }
 
-    /// As [`Gemm::new`], for an output that has been checked against as many columns before: in a layer, whose calls may be of
-    /// one row, a check of all columns takes up to twice the time of the product.
-    ///
-    /// The caller sees to it that [`Output::fits`] holds: kernels read a scale and a bias for each column without another look at
-    /// how many there are.
-    pub(crate) fn checked(weights: &'a PackedRhs<'a>, output: Output<'a, T>) -> Self {
-        debug_assert!(output.fits(weights.n()), "kernels read a scale and a bias for each column");
-        let depth = Depth::new(weights.kernel().0, weights.k());
-        Self { weights, contents: weights.contents(), output, depth }
+    /// As [`Gemm::new`], of what has been checked and worked out before. The caller sees to it that [`Finish::fits`] holds: kernels
+    /// read a scale and a bias for each column without another look at how many there are.
+    #[inline]
+    pub(super) fn checked(
+        weights: &'a PackedRhs<'a>,
+        finish: Finish<'a>,
+        multiply: Multiply,
+        depth: Depth,
+    ) -> Self {
+        debug_assert!(finish.fits(weights.n()), "kernels read a scale and a bias for each column");
+        Self { weights, contents: weights.contents(), finish, multiply, depth, element: PhantomData }
     }
 
     /// Bytes of scratch that [`Gemm::run`] needs for up to `m` rows, alignment included. Bounded: it stops growing with `m`
@@ -161,15 +173,8 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
-    pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
-        let (weights, threads) = (self.weights, executor.threads());
-        let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: weights.k() };
-        let part = self.depth.scratch(m).and_then(|s| s.total()).ok_or(overflow)?;
-        let parts = Grid::most_parts(weights.kernel().0, m, weights.k(), weights.n(), threads);
-        let bytes = part.checked_mul(parts).and_then(|b| b.checked_add(63));
-        // No slice is larger.
-        let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok());
-        bytes.ok_or(Error::SizeOverflow { what: "workspace, parts x bytes", rows: parts, cols: part })
+    pub fn workspace_size_with(&self, m: usize, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
+        self.depth.workspace_size(self.weights, m, executor.threads())
     }
 
     /// Scratch for [`Gemm::run`] with up to `m` rows.
@@ -202,14 +207,14 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// As [`Gemm::run`]; the scratch must have [`Gemm::workspace_size_with`] bytes.
     pub fn run_with<'l, A: Operand>(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         lhs: impl Into<Lhs<'l, A>>,
         out: MatMut<T>,
         scratch: &mut [u8],
     ) -> Result<(), Error> {
         let lhs = lhs.into();
         let m = lhs.matrix.rows();
-        lhs.check(self.weights.k(), &self.output.kind)?;
+        lhs.check(self.weights.k(), &self.finish.kind)?;
         let rows = LhsRows {
             ptr: lhs.matrix.as_ptr().cast(),
             row_stride: lhs.matrix.row_stride(),
@@ -235,7 +240,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     #[cfg(feature = "alloc")]
     pub(crate) fn run_patches<A: Operand>(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         patches: &Patches<A>,
         out: MatMut<T>,
         scratch: &mut [u8],
@@ -256,7 +261,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     #[inline(always)]
     fn run_checked(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         lhs: Checked,
         mut out: MatMut<T>,
         scratch: &mut [u8],
@@ -280,12 +285,12 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
             return Err(Error::BufferTooSmall { what: "workspace", needed, actual: scratch.len() });
         }
 
-        let (bias, store) = self.output.for_kernel(Param::new(lhs.row_scales.as_slice()));
+        let (bias, store) = self.finish.for_kernel(Param::new(lhs.row_scales.as_slice()));
         let null = core::ptr::null();
         let contents = &self.contents;
-        let product = Product {
+        let call = Call {
             kernel: weights.kernel().0,
-            multiply: (self.output.product)(weights.kernel().0.id),
+            multiply: self.multiply,
             panels: contents.panels,
             depth: &self.depth,
             k,
@@ -313,7 +318,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
             let (rows, cols) = grid.part(index);
             // SAFETY: parts are disjoint in rows or columns and lie inside M x N; each index is run once, so its part of
             // the scratch is its own; views, weights and parameters outlive this call.
-            unsafe { product.part(index, rows, cols) }
+            unsafe { call.part(index, rows, cols) }
         });
         Ok(())
     }
@@ -365,10 +370,10 @@ impl Source {
     }
 }
 
-/// A checked product, as the threads that compute its parts see it.
-struct Product<'a> {
+/// A checked call, as the threads that compute its parts see it.
+struct Call<'a> {
     kernel: &'static kernels::Kernel,
-    multiply: kernels::Multiply,
+    multiply: Multiply,
     panels: &'a [i8],
     depth: &'a Depth,
     lhs: Source,
@@ -385,9 +390,9 @@ struct Product<'a> {
 }
 
 // SAFETY: parts read shared inputs and write disjoint outputs and scratch, see `Gemm::run_with`.
-unsafe impl Sync for Product<'_> {}
+unsafe impl Sync for Call<'_> {}
 
-impl Product<'_> {
+impl Call<'_> {
     /// Computes some rows and columns.
     ///
     /// # Safety
@@ -439,7 +444,7 @@ impl Product<'_> {
     /// and whether the kernel has to flip them.
     ///
     /// # Safety
-    /// As [`Product::part`]; the buffers have room for the block.
+    /// As [`Call::part`]; the buffers have room for the block.
     #[inline(always)]
     unsafe fn block(
         &self,
@@ -471,7 +476,7 @@ impl Product<'_> {
     /// Contiguous rows of a block of a matrix, and whether the kernel can read them where they lie.
     ///
     /// # Safety
-    /// As [`Product::block`].
+    /// As [`Call::block`].
     #[inline(always)]
     unsafe fn contiguous(
         &self,
@@ -506,11 +511,11 @@ impl Product<'_> {
         }
     }
 
-    /// As [`Product::block`], of the patches of an image. They are copied from it straight into what the kernel reads, or, for
+    /// As [`Call::block`], of the patches of an image. They are copied from it straight into what the kernel reads, or, for
     /// kernels with a format of their own, a few at a time into a buffer that stays in the first cache level and from there.
     ///
     /// # Safety
-    /// As [`Product::block`].
+    /// As [`Call::block`].
     #[cfg(feature = "alloc")]
     unsafe fn patches(
         &self,

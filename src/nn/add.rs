@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use super::StaticConfig;
 use crate::{
     Broadcast, Error, Kernel, Operand, Output, OutputElement,
-    gemm::{Bias, Kind, check_len, check_scales, check_zero_points},
+    gemm::{check_len, check_scales, check_zero_points},
     quant::{Engine, QParams, Terms},
 };
 
@@ -43,8 +43,7 @@ impl<A: Operand, T: Operand + OutputElement> Add<A, T> {
         check_zero_points::<A>("second input's zero point", &Broadcast::All(second.zero_point), 1)?;
         let (scale, to) = config.bytes();
         let scales = [config.input.scale / scale, second.scale / scale];
-        let kind = Kind::HalfEven { scales: Broadcast::Each(&scales), to };
-        Output::<T>::from_parts(kind, Bias::None).check(2)?;
+        Output::<T>::requantize(&scales, to.zero_point).clamp(to.min, to.max).finish.check(2)?;
         let terms = Terms {
             zero_points: [config.input.zero_point, second.zero_point],
             scales,

@@ -1,13 +1,14 @@
 //! Convolution as a product: patches of the image by filters.
 
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use super::{
-    Filters, Nhwc, StaticConfig,
-    static_weights::{StaticBias, StaticOutput, StaticWeights},
+    Filters, Nhwc, StaticConfig, Window,
+    static_weights::{StaticBias, StaticWeights},
 };
 use crate::{
-    Broadcast, Error, Executor, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, OutputElement, PackedRhs,
+    Broadcast, Error, Executor, Kernel, Lhs, MatMut, MatRef, Operand, OutputElement, PackedRhs, Product,
     Sequential, Workspace,
     gemm::{Patches, check_shape},
     memory,
@@ -42,12 +43,15 @@ use crate::{
 #[derive(Debug)]
 pub struct Conv2d<A, T> {
     filters: Filters,
-    /// One matrix for each group, taps x input channels by output channels.
-    groups: Vec<PackedRhs<'static>>,
-    output: StaticOutput<T>,
+    /// One for each group, whose weights are taps x input channels by output channels.
+    groups: Vec<Product>,
+    /// Input channels of a group.
+    depth: usize,
+    /// Filters are of one pixel and move by one: every image is a matrix, and calls of one row need no look at the patches.
+    pointwise: bool,
     input: QParams,
     kernel: Kernel,
-    element: core::marker::PhantomData<A>,
+    elements: PhantomData<(A, T)>,
 }
 
 impl<A: Operand, T: OutputElement> Conv2d<A, T> {
@@ -95,7 +99,7 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     ) -> Result<Self, Error> {
         let (depth, size) = filters.check()?;
         let kernel = config.chosen_kernel()?;
-        let output = StaticOutput::new::<A>(config, weights, bias, filters.outputs)?;
+        let finish = weights.finish::<A, T>(config, bias, filters.outputs)?;
         // Channels last, as in the patches.
         let taps = size / depth;
         let mut ordered = memory::room("weights", filters.outputs, size)?;
@@ -103,12 +107,14 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
             ordered.extend((0..size).map(|at| filter[at % depth * taps + at / depth]));
         }
         let outputs = filters.outputs / filters.groups;
-        let groups = ordered
-            .chunks_exact(outputs * size)
-            .map(|group| PackedRhs::pack_for(kernel, MatRef::row_major(group, outputs, size)?.transpose()));
+        let groups = ordered.chunks_exact(outputs * size).enumerate().map(|(group, weights)| {
+            let rhs = MatRef::row_major(weights, outputs, size)?.transpose();
+            let finish = finish.columns(outputs, |column| group * outputs + column)?;
+            Product::from_parts::<T>(PackedRhs::pack_for(kernel, rhs)?, finish)
+        });
         let groups = memory::try_collected("groups", groups)?;
-        let element = core::marker::PhantomData;
-        Ok(Self { filters, groups, output, input: config.input, kernel, element })
+        let pointwise = filters.window == Window::new(1, 1);
+        Ok(Self { filters, groups, depth, pointwise, input: config.input, kernel, elements: PhantomData })
     }
 
     /// What the filters read and write.
@@ -127,6 +133,7 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     ///
     /// # Errors
     /// [`Error::Shape`] for other channels than the filters read; [`Error::Window`]; [`Error::SizeOverflow`].
+    #[inline]
     pub fn output_shape(&self, shape: Nhwc) -> Result<Nhwc, Error> {
         check_shape("channels of x", self.filters.inputs, shape.channels)?;
         shape.elements()?;
@@ -148,10 +155,14 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     ///
     /// # Errors
     /// As [`Conv2d::output_shape`].
-    pub fn workspace_size_with(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
+    pub fn workspace_size_with(
+        &self,
+        shape: Nhwc,
+        executor: &(impl Executor + ?Sized),
+    ) -> Result<usize, Error> {
         let pixels = self.output_shape(shape)?.pixels()?;
         // Groups are alike, and run one after the other.
-        self.groups.first().map_or(Ok(0), |_| self.gemm(0).workspace_size_with(pixels, executor))
+        self.groups.first().map_or(Ok(0), |product| product.workspace_size_with(pixels, executor))
     }
 
     /// Scratch for [`Conv2d::forward`] with images of that shape.
@@ -177,7 +188,7 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
     /// As [`Conv2d::forward`]; the scratch must have [`Conv2d::workspace_size_with`] bytes.
     pub fn forward_with(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: &[A],
         shape: Nhwc,
         y: &mut [T],
@@ -186,43 +197,43 @@ impl<A: Operand, T: OutputElement> Conv2d<A, T> {
         let out = self.output_shape(shape)?;
         check_shape("elements of x", shape.elements()?, x.len())?;
         check_shape("elements of y", out.elements()?, y.len())?;
-        let (pixels, channels) = (out.pixels()?, self.filters.inputs / self.filters.groups);
-        let outputs = self.filters.outputs / self.filters.groups;
+        let (pixels, window, zero) = (out.pixels()?, &self.filters.window, self.input.zero_point);
         if pixels == 0 {
             return Ok(out);
         }
-        for group in 0..self.groups.len() {
-            let gemm = self.gemm(group);
-            let y = MatMut::row_major(y, pixels, out.channels)?;
-            let y = y.submatrix(0..pixels, group * outputs..(group + 1) * outputs)?;
-            let first = group * channels;
-            let (window, zero) = (&self.filters.window, self.input.zero_point);
-            let patches = Patches::new(x, shape, window, first..first + channels, zero)?;
-            match patches.row_stride() {
+        let patches = || Patches::new(x, shape, window, out, zero);
+        // From one row of the product to the next, where the image is its matrix.
+        let stride = if self.pointwise {
+            Some(shape.channels)
+        } else {
+            patches()?.channels(0..self.depth)?.row_stride()
+        };
+        let (mut first, mut column) = (0, 0);
+        for product in &self.groups {
+            let columns = product.weights().n();
+            let y = MatMut::new(&mut y[column..], pixels, columns, out.channels, 1)?;
+            match stride {
                 Some(stride) => {
-                    let matrix = MatRef::new(&x[first..], pixels, patches.k(), stride, 1)?;
-                    gemm.run_with(executor, Lhs::new(matrix).zero_point(zero), y, scratch)?;
+                    let matrix = MatRef::new(&x[first..], pixels, product.weights().k(), stride, 1)?;
+                    product.run_with(executor, Lhs::new(matrix).zero_point(zero), y, scratch)?;
                 }
-                None => gemm.run_patches(executor, &patches, y, scratch)?,
+                None => product.run_patches(
+                    executor,
+                    &patches()?.channels(first..first + self.depth)?,
+                    y,
+                    scratch,
+                )?,
             }
+            (first, column) = (first + self.depth, column + columns);
         }
         Ok(out)
-    }
-
-    /// The product of a group.
-    fn gemm(&self, group: usize) -> Gemm<'_, T> {
-        let outputs = self.filters.outputs / self.filters.groups;
-        self.output.gemm(&self.groups[group], group * outputs..(group + 1) * outputs)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::{
-        Window,
-        trust::{self, UNIT},
-    };
+    use crate::nn::trust::{self, UNIT};
 
     /// Groups, and both ways to the product: the image as it is, and patches of it.
     #[test]
@@ -231,7 +242,9 @@ mod tests {
             let (filters, weights) =
                 (Filters::new(3, 3, window).groups(3), &[127.0; 9][..3 * window.size().0]);
             let mut conv = Conv2d::<i8, i8>::new(filters, weights, None, StaticConfig::new(UNIT, UNIT))?;
-            conv.output.spoil();
+            if let Some(last) = conv.groups.last_mut() {
+                *last = last.spoiled()?;
+            }
             let image = Nhwc::new(1, 1, 1, 3);
             let mut scratch = conv.workspace(image)?;
             trust::check(|y| conv.forward(&[1; 3], image, y, &mut scratch).map(drop))?;

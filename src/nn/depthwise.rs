@@ -6,12 +6,12 @@ use core::{ffi::c_void, marker::PhantomData, ops::Range};
 use super::{
     Filters, Nhwc, StaticConfig, Window,
     scratch::{Carver, Size},
-    static_weights::{StaticBias, StaticOutput, StaticWeights},
+    static_weights::{StaticBias, StaticWeights},
     taps::{Row, Rows},
 };
 use crate::{
     Broadcast, Error, Executor, Kernel, Operand, OutputElement, Sequential, Workspace,
-    gemm::check_shape,
+    gemm::{Finish, OwnedFinish, check_shape},
     kernels::{
         Epilogue, Param,
         depthwise::{self, DepthwiseJob, Run, Tap},
@@ -54,10 +54,11 @@ pub struct DepthwiseConv2d<A, T> {
     three: Option<Vec<u8>>,
     /// Minus the sum of an output channel's weights: times the input's zero point, what padding and zero points come to.
     zero_factor: Vec<i32>,
-    output: StaticOutput<T>,
+    /// In the order of `weights`: the first output channel of every input channel, then the second.
+    finish: OwnedFinish,
     input: QParams,
     kernel: Kernel,
-    element: PhantomData<A>,
+    elements: PhantomData<(A, T)>,
 }
 
 impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
@@ -105,11 +106,11 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         debug_assert_eq!(depth, 1);
         let kernel = config.chosen_kernel()?;
         let (channels, multiplier) = (filters.inputs, filters.outputs / filters.inputs);
-        let mut output = StaticOutput::new::<A>(config, weights, bias, filters.outputs)?;
-        output.reorder(filters.outputs, |at| at % channels * multiplier + at / channels)?;
+        let channel = |at: usize| at % channels * multiplier + at / channels;
+        let finish = weights.finish::<A, T>(config, bias, filters.outputs)?;
+        let finish = finish.columns(filters.outputs, channel)?;
         let sum = |at: usize| {
-            let o = at % channels * multiplier + at / channels;
-            weights.values[o * taps..][..taps].iter().fold(0i32, |sum, &w| sum - i32::from(w))
+            weights.values[channel(at) * taps..][..taps].iter().fold(0i32, |sum, &w| sum - i32::from(w))
         };
         let zero_factor = memory::collected("output channels", (0..filters.outputs).map(sum))?;
         let block = depthwise::block(kernel.0.isa);
@@ -133,7 +134,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
             }
             _ => None,
         };
-        let (input, element) = (config.input, PhantomData);
+        let (input, elements) = (config.input, PhantomData);
         Ok(Self {
             filters,
             multiplier,
@@ -141,10 +142,10 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
             stride,
             three,
             zero_factor,
-            output,
+            finish,
             input,
             kernel,
-            element,
+            elements,
         })
     }
 
@@ -185,7 +186,11 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
     ///
     /// # Errors
     /// As [`DepthwiseConv2d::output_shape`].
-    pub fn workspace_size_with(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
+    pub fn workspace_size_with(
+        &self,
+        shape: Nhwc,
+        executor: &(impl Executor + ?Sized),
+    ) -> Result<usize, Error> {
         let out = self.output_shape(shape)?;
         self.scratch(&Row::new(&self.filters.window, shape, out)?, self.parts(out, executor))?.total(0)
     }
@@ -213,7 +218,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
     /// As [`DepthwiseConv2d::forward`]; the scratch must have [`DepthwiseConv2d::workspace_size_with`] bytes.
     pub fn forward_with(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: &[A],
         shape: Nhwc,
         y: &mut [T],
@@ -230,6 +235,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let runs: &mut [Words<Run>] = carver.take(parts, rows.runs)?;
         let call = Call {
             layer: self,
+            finish: self.finish.view(),
             rows: &rows,
             image: Rows { x: bytemuck::cast_slice(x), shape, zeros },
             out,
@@ -249,7 +255,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
     }
 
     /// Parts for threads: rows of output, of enough multiply-adds to be worth waking one for.
-    fn parts(&self, out: Nhwc, executor: &impl Executor) -> usize {
+    fn parts(&self, out: Nhwc, executor: &(impl Executor + ?Sized)) -> usize {
         let rows = out.batch.saturating_mul(out.height);
         let (height, width) = self.filters.window.size();
         let macs =
@@ -283,6 +289,7 @@ impl InWords for Run {
 /// A checked call, as the threads that compute its parts see it.
 struct Call<'a, A, T> {
     layer: &'a DepthwiseConv2d<A, T>,
+    finish: Finish<'a>,
     rows: &'a Row,
     image: Rows<'a>,
     out: Nhwc,
@@ -308,8 +315,7 @@ impl<A: Operand, T: OutputElement> Call<'_, A, T> {
                 core::slice::from_raw_parts_mut(self.runs.add(index * self.rows.runs), self.rows.runs),
             )
         };
-        let output = layer.output.range(0..layer.filters.outputs);
-        let (bias, store) = output.for_kernel(Param::new(&[1.0]));
+        let (bias, store) = self.finish.for_kernel(Param::new(&[1.0]));
         let null = core::ptr::null();
         let epilogue = Epilogue {
             sum_offset: null,
@@ -389,7 +395,7 @@ mod tests {
     fn calls_trust_what_was_checked() -> Result<(), Error> {
         let (filters, config) = (Filters::depthwise(3, Window::new(1, 1)), StaticConfig::new(UNIT, UNIT));
         let mut conv = DepthwiseConv2d::<i8, i8>::new(filters, &[127.0; 3], None, config)?;
-        conv.output.spoil();
+        conv.finish = conv.finish.spoiled(3)?;
         let image = Nhwc::new(1, 1, 1, 3);
         let mut scratch = conv.workspace(image)?;
         trust::check(|y| conv.forward(&[1; 3], image, y, &mut scratch).map(drop))

@@ -111,7 +111,7 @@ impl Gru {
         &self,
         steps: usize,
         batch: usize,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
     ) -> Result<usize, Error> {
         self.0.workspace_size(steps, batch, executor)
     }
@@ -147,7 +147,7 @@ impl Gru {
     /// As [`Gru::forward`]; the scratch must have [`Gru::workspace_size_with`] bytes.
     pub fn forward_with(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: MatRef<f32>,
         out: MatMut<f32>,
         batch: usize,

@@ -2,11 +2,11 @@
 
 use super::{
     Config,
-    projection::Projection,
+    projection::projection,
     scratch::{Activations, Carver, Size},
 };
 use crate::{
-    Error, Executor, Kernel, MatMut, MatRef, Sequential, Workspace, gemm::check_shape,
+    Error, Executor, Kernel, MatMut, MatRef, Product, Sequential, Workspace, gemm::check_shape,
     quant::DynamicQuantizer,
 };
 
@@ -26,7 +26,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Linear {
-    projection: Projection,
+    product: Product,
     quantizer: DynamicQuantizer,
 }
 
@@ -46,33 +46,33 @@ impl Linear {
     /// # Errors
     /// As [`Linear::new`]; [`Error::KernelUnavailable`] when this CPU cannot run the kernel.
     pub fn with_config(weights: MatRef<f32>, bias: Option<&[f32]>, config: Config) -> Result<Self, Error> {
-        let projection = Projection::new(weights, bias, &config)?;
-        let quantizer = config.quantizer(projection.weights().kernel());
-        Ok(Self { projection, quantizer })
+        let product = projection(weights, bias, &config)?;
+        let quantizer = config.quantizer(product.weights().kernel());
+        Ok(Self { product, quantizer })
     }
 
     /// Features of a row of `x`.
     #[must_use]
     pub fn inputs(&self) -> usize {
-        self.projection.weights().k()
+        self.product.weights().k()
     }
 
     /// Features of a row of the output.
     #[must_use]
     pub fn outputs(&self) -> usize {
-        self.projection.weights().n()
+        self.product.weights().n()
     }
 
     /// The kernel that the layer runs on.
     #[must_use]
     pub fn kernel(&self) -> Kernel {
-        self.projection.weights().kernel()
+        self.product.weights().kernel()
     }
 
     /// Bytes that the quantized weights take, with scales, bias, and what the kernel needs beside them.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.projection.bytes()
+        self.product.bytes()
     }
 
     /// Bytes of scratch that [`Linear::forward`] needs for up to `m` rows.
@@ -87,8 +87,8 @@ impl Linear {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
-    pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
-        let product = self.projection.gemm().workspace_size_with(m, executor)?;
+    pub fn workspace_size_with(&self, m: usize, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
+        let product = self.product.workspace_size_with(m, executor)?;
         Size::default().add_activations(&self.quantizer, m, self.inputs())?.total(product)
     }
 
@@ -115,7 +115,7 @@ impl Linear {
     /// As [`Linear::forward`]; the scratch must have [`Linear::workspace_size_with`] bytes.
     pub fn forward_with(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: MatRef<f32>,
         out: MatMut<f32>,
         scratch: &mut [u8],
@@ -128,6 +128,6 @@ impl Linear {
         let buffers = carver.take_activations(&self.quantizer, m, k)?;
         let Activations { values, scales, zero_points, row_sums } = buffers;
         let lhs = self.quantizer.quantize_into::<f32, u8>(x, values, scales, zero_points, row_sums)?;
-        self.projection.gemm().run_with(executor, lhs, out, carver.rest())
+        self.product.run_with(executor, lhs, out, carver.rest())
     }
 }

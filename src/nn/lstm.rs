@@ -124,7 +124,7 @@ impl Lstm {
         &self,
         steps: usize,
         batch: usize,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
     ) -> Result<usize, Error> {
         self.0.workspace_size(steps, batch, executor)
     }
@@ -162,7 +162,7 @@ impl Lstm {
     /// As [`Lstm::forward`]; the scratch must have [`Lstm::workspace_size_with`] bytes.
     pub fn forward_with(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: MatRef<f32>,
         out: MatMut<f32>,
         batch: usize,

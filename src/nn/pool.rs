@@ -7,8 +7,8 @@ use super::{
     scratch::{Carver, Size},
 };
 use crate::{
-    Broadcast, Error, Kernel, Operand, Output, OutputElement, Workspace,
-    gemm::{Bias, Byte, Kind, check_shape},
+    Error, Kernel, Operand, Output, OutputElement, Workspace,
+    gemm::{Byte, check_shape},
     kernels::slices::AHEAD,
     quant::{Engine, How, Levels, QParams, Rounding, Steps, Values},
 };
@@ -68,8 +68,7 @@ impl<A: Operand, T: Operand + OutputElement> AveragePool<A, T> {
         config.check::<A>()?;
         let (scale, to) = config.bytes();
         let (input, scale) = (config.input, config.input.scale / scale);
-        let kind = Kind::HalfEven { scales: Broadcast::All(scale), to };
-        Output::<T>::from_parts(kind, Bias::None).check(1)?;
+        Output::<T>::requantize(scale, to.zero_point).clamp(to.min, to.max).finish.check(1)?;
         let kernel = config.chosen_kernel()?;
         Ok(Self { window, count_padding: true, input, scale, to, kernel, element: PhantomData })
     }

@@ -1,10 +1,10 @@
-//! The weights of one product: quantized, packed, with their scales and bias.
+//! The product of a layer with f32 weights: quantized, packed, with their scales and bias.
 
 use alloc::vec::Vec;
 
 use super::Config;
 use crate::{
-    Error, Gemm, MatRef, Output, PackedRhs,
+    Broadcast, Error, MatRef, Output, PackedRhs, Product,
     gemm::{check_depth, check_len},
     memory,
     quant::{Grouping, Levels, ParamList, Scheme},
@@ -30,66 +30,31 @@ pub(super) fn row_major<T: Copy + Default>(weights: MatRef<T>) -> Result<Vec<T>,
     Ok(values)
 }
 
-/// `x W^T + bias`, from f32 weights, out x in.
-#[derive(Debug)]
-pub(super) struct Projection {
-    weights: PackedRhs<'static>,
-    /// One, or one for each output.
-    scales: Vec<f32>,
-    bias: Option<Vec<f32>>,
-}
-
-impl Projection {
-    pub fn new(weights: MatRef<f32>, bias: Option<&[f32]>, config: &Config) -> Result<Self, Error> {
-        let (n, k) = (weights.rows(), weights.cols());
-        check_depth(k)?;
-        if let Some(bias) = bias {
-            check_len("bias", bias.len(), n)?;
-        }
-        let bias = bias.map(|bias| memory::copied("bias", bias)).transpose()?;
-        let real = row_major(weights)?;
-        let levels = Levels::I8.narrow();
-        let grouping =
-            if config.tensor_weights { Grouping::per_tensor() } else { Grouping::per_channel(&[n, k], 0)? };
-        let params =
-            ParamList::fit(grouping, levels, Scheme::Symmetric, &real).map_err(|error| match error {
-                Error::NonFinite { index, value, .. } => Error::NonFinite { what: "weight", index, value },
-                other => other,
-            })?;
-        let mut quantized = memory::zeroed::<i8>("weights", n, k)?;
-        params.quantizer(grouping).levels(levels).quantize(&real, &mut quantized)?;
-        let rhs = MatRef::row_major(&quantized, n, k)?.transpose();
-        let weights = PackedRhs::pack_for(config.chosen_kernel()?, rhs)?;
-        let projection = Self { weights, scales: params.scales, bias };
-        // Finds a bias that is not finite; nothing changes from here on, so that products need no check.
-        Gemm::new(&projection.weights, projection.output())?;
-        Ok(projection)
+/// The product of `x W^T + bias`, from f32 weights, out x in, and a bias in f32. The scale of the activations is left to them.
+pub(super) fn projection(
+    weights: MatRef<f32>,
+    bias: Option<&[f32]>,
+    config: &Config,
+) -> Result<Product, Error> {
+    let (n, k) = (weights.rows(), weights.cols());
+    check_depth(k)?;
+    if let Some(bias) = bias {
+        check_len("bias", bias.len(), n)?;
     }
-
-    pub fn weights(&self) -> &PackedRhs<'static> {
-        &self.weights
-    }
-
-    /// The product, with the scale of the activations left to them.
-    pub fn gemm(&self) -> Gemm<'_, f32> {
-        Gemm::checked(&self.weights, self.output())
-    }
-
-    /// Bytes that weights, scales and bias take.
-    pub fn bytes(&self) -> usize {
-        self.weights.bytes() + size_of_val(&self.scales[..]) + self.bias.as_deref().map_or(0, size_of_val)
-    }
-
-    fn output(&self) -> Output<'_, f32> {
-        let output = match self.scales[..] {
-            [scale] => Output::f32(scale),
-            ref scales => Output::f32(scales),
-        };
-        match &self.bias {
-            Some(bias) => output.bias_f32(bias),
-            None => output,
-        }
-    }
+    let real = row_major(weights)?;
+    let levels = Levels::I8.narrow();
+    let grouping =
+        if config.tensor_weights { Grouping::per_tensor() } else { Grouping::per_channel(&[n, k], 0)? };
+    let params = ParamList::fit(grouping, levels, Scheme::Symmetric, &real).map_err(|error| match error {
+        Error::NonFinite { index, value, .. } => Error::NonFinite { what: "weight", index, value },
+        other => other,
+    })?;
+    let mut quantized = memory::zeroed::<i8>("weights", n, k)?;
+    params.quantizer(grouping).levels(levels).quantize(&real, &mut quantized)?;
+    let rhs = MatRef::row_major(&quantized, n, k)?.transpose();
+    let weights = PackedRhs::pack_for(config.chosen_kernel()?, rhs)?;
+    let output = Output::f32(Broadcast::of(&params.scales));
+    Product::new(weights, bias.map_or(output, |bias| output.bias_f32(bias)))
 }
 
 #[cfg(test)]
@@ -101,11 +66,8 @@ mod tests {
     #[test]
     fn calls_trust_what_was_checked() -> Result<(), Error> {
         let weights = MatRef::row_major(&[127.0; 3], 3, 1)?;
-        let mut projection = Projection::new(weights, None, &Config::default())?;
-        if let Some(scale) = projection.scales.last_mut() {
-            *scale = -*scale;
-        }
+        let product = projection(weights, None, &Config::default())?.spoiled()?;
         let lhs = Lhs::new(MatRef::row_major(&[1i8], 1, 1)?);
-        trust::check::<f32>(|y| projection.gemm().apply(lhs, MatMut::row_major(y, 1, 3)?))
+        trust::check::<f32>(|y| product.apply(lhs, MatMut::row_major(y, 1, 3)?))
     }
 }

@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 
 use super::{
     Config,
-    projection::Projection,
+    projection::projection,
     scratch::{Activations, Carver, Size},
 };
 use crate::{
-    Error, Executor, Kernel, MatMut, MatRef,
+    Error, Executor, Kernel, MatMut, MatRef, Product,
     gemm::{check_len, check_shape},
     memory,
     quant::{DynamicQuantizer, Engine},
@@ -41,8 +41,8 @@ pub(super) struct Stack<const GATES: usize> {
 
 #[derive(Debug)]
 struct Cell {
-    input: Projection,
-    hidden: Projection,
+    input: Product,
+    hidden: Product,
 }
 
 impl<const GATES: usize> Stack<GATES> {
@@ -67,8 +67,8 @@ impl<const GATES: usize> Stack<GATES> {
         }
         let cells = weights.iter().map(|w| {
             Ok(Cell {
-                input: Projection::new(w.input, w.input_bias, &config)?,
-                hidden: Projection::new(w.hidden, w.hidden_bias, &config)?,
+                input: projection(w.input, w.input_bias, &config)?,
+                hidden: projection(w.hidden, w.hidden_bias, &config)?,
             })
         });
         let cells = memory::try_collected("weights of layers", cells)?;
@@ -119,14 +119,14 @@ impl<const GATES: usize> Stack<GATES> {
         &self,
         steps: usize,
         batch: usize,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
     ) -> Result<usize, Error> {
         let overflow = Error::SizeOverflow { what: "sequence", rows: steps, cols: batch };
         let rows = steps.checked_mul(batch).ok_or(overflow)?;
         let mut product = 0;
         for cell in &self.cells {
-            product = product.max(cell.input.gemm().workspace_size_with(rows, executor)?);
-            product = product.max(cell.hidden.gemm().workspace_size_with(batch, executor)?);
+            product = product.max(cell.input.workspace_size_with(rows, executor)?);
+            product = product.max(cell.hidden.workspace_size_with(batch, executor)?);
         }
         let gates = GATES * self.hidden;
         Size::default()
@@ -142,7 +142,7 @@ impl<const GATES: usize> Stack<GATES> {
     #[allow(clippy::too_many_arguments, reason = "LSTM and GRU name theirs")]
     pub fn forward(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: MatRef<f32>,
         mut out: MatMut<f32>,
         batch: usize,
@@ -187,12 +187,11 @@ impl<const GATES: usize> Stack<GATES> {
             let lhs = quantizer.quantize_into::<f32, u8>(input, values, scales, zero_points, row_sums)?;
             for (direction, cell) in cells.iter().enumerate() {
                 let sums = MatMut::row_major(input_sums, rows, gates)?;
-                cell.input.gemm().run_with(executor, lhs, sums, scratch)?;
+                cell.input.run_with(executor, lhs, sums, scratch)?;
 
                 let state = (layer * self.directions + direction) * batch * hidden;
                 let h = &mut h[state..][..batch * hidden];
                 let c = if GATES == 4 { &mut c[state..][..batch * hidden] } else { &mut [][..] };
-                let product = cell.hidden.gemm();
                 for at in 0..steps {
                     let row = batch * if direction == 0 { at } else { steps - 1 - at };
                     let Activations { values, scales, zero_points, row_sums } = &mut step;
@@ -200,7 +199,7 @@ impl<const GATES: usize> Stack<GATES> {
                     let lhs =
                         quantizer.quantize_into::<f32, u8>(old, values, scales, zero_points, row_sums)?;
                     let sums = MatMut::row_major(hidden_sums, batch, gates)?;
-                    product.run_with(executor, lhs, sums, scratch)?;
+                    cell.hidden.run_with(executor, lhs, sums, scratch)?;
 
                     for b in 0..batch {
                         let input = &input_sums[(row + b) * gates..][..gates];

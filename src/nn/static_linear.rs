@@ -5,10 +5,10 @@ use core::marker::PhantomData;
 use super::{
     StaticConfig,
     projection::row_major,
-    static_weights::{StaticBias, StaticOutput, StaticWeights},
+    static_weights::{StaticBias, StaticWeights},
 };
 use crate::{
-    Broadcast, Error, Executor, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, OutputElement, PackedRhs,
+    Broadcast, Error, Executor, Kernel, Lhs, MatMut, MatRef, Operand, OutputElement, PackedRhs, Product,
     Sequential, Workspace,
     gemm::{check_depth, check_shape},
     quant::QParams,
@@ -33,10 +33,9 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct StaticLinear<A, T> {
-    weights: PackedRhs<'static>,
-    output: StaticOutput<T>,
+    product: Product,
     input: QParams,
-    element: PhantomData<A>,
+    elements: PhantomData<(A, T)>,
 }
 
 impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
@@ -80,32 +79,28 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
         config: &StaticConfig<T>,
     ) -> Result<Self, Error> {
         let kernel = config.chosen_kernel()?;
-        let output = StaticOutput::new::<A>(config, weights, bias, outputs)?;
+        let finish = weights.finish::<A, T>(config, bias, outputs)?;
         let rhs = MatRef::row_major(&weights.values, outputs, inputs)?.transpose();
-        Ok(Self {
-            weights: PackedRhs::pack_for(kernel, rhs)?,
-            output,
-            input: config.input,
-            element: PhantomData,
-        })
+        let product = Product::from_parts::<T>(PackedRhs::pack_for(kernel, rhs)?, finish)?;
+        Ok(Self { product, input: config.input, elements: PhantomData })
     }
 
     /// Features of a row of `x`.
     #[must_use]
     pub fn inputs(&self) -> usize {
-        self.weights.k()
+        self.product.weights().k()
     }
 
     /// Features of a row of the output.
     #[must_use]
     pub fn outputs(&self) -> usize {
-        self.weights.n()
+        self.product.weights().n()
     }
 
     /// The kernel that the layer runs on.
     #[must_use]
     pub fn kernel(&self) -> Kernel {
-        self.weights.kernel()
+        self.product.weights().kernel()
     }
 
     /// Bytes of scratch that [`StaticLinear::forward`] needs for up to `m` rows.
@@ -120,8 +115,8 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
-    pub fn workspace_size_with(&self, m: usize, executor: &impl Executor) -> Result<usize, Error> {
-        self.gemm().workspace_size_with(m, executor)
+    pub fn workspace_size_with(&self, m: usize, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
+        self.product.workspace_size_with(m, executor)
     }
 
     /// Scratch for [`StaticLinear::forward`] with up to `m` rows.
@@ -146,18 +141,14 @@ impl<A: Operand, T: OutputElement> StaticLinear<A, T> {
     /// As [`StaticLinear::forward`]; the scratch must have [`StaticLinear::workspace_size_with`] bytes.
     pub fn forward_with(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: MatRef<A>,
         out: MatMut<T>,
         scratch: &mut [u8],
     ) -> Result<(), Error> {
         check_shape("columns of x (inputs)", self.inputs(), x.cols())?;
         let lhs = Lhs::new(x).zero_point(self.input.zero_point);
-        self.gemm().run_with(executor, lhs, out, scratch)
-    }
-
-    fn gemm(&self) -> Gemm<'_, T> {
-        self.output.gemm(&self.weights, 0..self.outputs())
+        self.product.run_with(executor, lhs, out, scratch)
     }
 }
 
@@ -170,7 +161,7 @@ mod tests {
     fn calls_trust_what_was_checked() -> Result<(), Error> {
         let (weights, config) = (MatRef::row_major(&[127.0; 3], 3, 1)?, StaticConfig::new(UNIT, UNIT));
         let mut linear = StaticLinear::<i8, i8>::new(weights, None, config)?;
-        linear.output.spoil();
+        linear.product = linear.product.spoiled()?;
         let mut scratch = linear.workspace(1)?;
         let x = MatRef::row_major(&[1], 1, 1)?;
         trust::check(|y| linear.forward(x, MatMut::row_major(y, 1, 3)?, &mut scratch))

@@ -1,15 +1,12 @@
 //! Weights and outputs of static layers: quantized once, with everything that a sum needs on its way out.
 
 use alloc::vec::Vec;
-use core::{
-    marker::PhantomData,
-    ops::{Range, RangeInclusive},
-};
+use core::ops::RangeInclusive;
 
 use super::{StaticConfig, static_config::Target};
 use crate::{
-    Broadcast, Error, Gemm, Operand, Output, OutputElement, PackedRhs,
-    gemm::{Bias, Kind, check_depth, check_len, check_scales},
+    Broadcast, Error, Operand,
+    gemm::{OwnedBias, OwnedFinish, OwnedKind, check_depth, check_len, check_scales},
     memory,
     quant::{Grouping, ParamList, Scheme},
 };
@@ -79,6 +76,46 @@ impl StaticWeights {
         let values = memory::copied("weights", weights)?;
         Ok(Self { values, scales: memory::copied("weight scales", scales.as_slice())? })
     }
+
+    /// What becomes of the sums of `outputs` channels.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::Bias`], [`Error::BiasType`] for the bias; [`Error::Scale`] for scales whose quotient is 0 or
+    /// infinite; [`Error::ZeroPoint`], [`Error::Clamp`] for the output.
+    pub fn finish<A: Operand, T>(
+        &self,
+        config: &StaticConfig<T>,
+        bias: StaticBias,
+        outputs: usize,
+    ) -> Result<OwnedFinish, Error> {
+        config.check::<A>()?;
+        let size = self.values.len().checked_div(outputs).unwrap_or(0);
+        let steps = self.scales.iter().map(|&scale| sum_step(config, scale));
+        let mut steps = memory::collected("steps of sums", steps)?;
+        let bias = match bias {
+            StaticBias::None => OwnedBias::None,
+            StaticBias::Sums(bias) => {
+                check_len("bias", bias.len(), outputs)?;
+                let weights = |i: usize| &self.values[i * size..][..size];
+                let safe = |i: usize| is_safe::<A>(bias[i].into(), weights(i), config.input.zero_point);
+                if let Some(index) = (0..outputs).find(|&i| !safe(i)) {
+                    return Err(Error::Bias { index, value: bias[index].into() });
+                }
+                OwnedBias::I32(memory::copied("bias", bias)?)
+            }
+            StaticBias::Real(bias) => real_bias::<A, T>(config, self, bias, outputs, &mut steps)?,
+        };
+        let scales = || {
+            let scale = |step: &f64| (step / config.divisor()) as f32;
+            memory::collected("output scales", steps.iter().map(scale))
+        };
+        let kind = match config.target {
+            Target::Sums => OwnedKind::I32 { accumulate: false },
+            Target::Real { min, max } => OwnedKind::F32 { scales: scales()?, min, max },
+            Target::Bytes { to, .. } => OwnedKind::HalfEven { scales: scales()?, to },
+        };
+        OwnedFinish::new(kind, bias, outputs)
+    }
 }
 
 /// A bias as the user has it.
@@ -100,23 +137,6 @@ impl<'a> From<Option<&'a [f32]>> for StaticBias<'a> {
     fn from(bias: Option<&'a [f32]>) -> Self {
         bias.map_or(Self::None, Self::Real)
     }
-}
-
-/// What becomes of the sums of a static layer: an [`Output`] that owns its parameters.
-#[derive(Debug)]
-pub(super) struct StaticOutput<T> {
-    target: Target,
-    /// One, or one for each output channel: input scale * weight scale / output scale. None for sums.
-    scales: Vec<f32>,
-    bias: OwnedBias,
-    element: PhantomData<T>,
-}
-
-#[derive(Debug)]
-enum OwnedBias {
-    None,
-    I32(Vec<i32>),
-    F32(Vec<f32>),
 }
 
 /// The real size of a step of the sums: input scale * weight scale, in f32 as PyTorch and ONNX Runtime have it, unless that alone
@@ -201,103 +221,6 @@ fn real_bias<A: Operand, T>(
         return Ok(OwnedBias::F32(memory::collected("bias", bias.iter().map(real))?));
     }
     Ok(OwnedBias::I32(memory::collected("bias", (0..outputs).map(|i| rounded(i) as i32))?))
-}
-
-impl<T: OutputElement> StaticOutput<T> {
-    /// Of `outputs` channels.
-    ///
-    /// # Errors
-    /// [`Error::Length`], [`Error::Bias`], [`Error::BiasType`] for the bias; [`Error::Scale`] for scales whose quotient is 0 or
-    /// infinite; [`Error::ZeroPoint`], [`Error::Clamp`] for the output.
-    pub fn new<A: Operand>(
-        config: &StaticConfig<T>,
-        weights: &StaticWeights,
-        bias: StaticBias,
-        outputs: usize,
-    ) -> Result<Self, Error> {
-        config.check::<A>()?;
-        let size = weights.values.len().checked_div(outputs).unwrap_or(0);
-        let steps = weights.scales.iter().map(|&scale| sum_step(config, scale));
-        let mut steps = memory::collected("steps of sums", steps)?;
-        let bias = match bias {
-            StaticBias::None => OwnedBias::None,
-            StaticBias::Sums(bias) => {
-                check_len("bias", bias.len(), outputs)?;
-                let weights = |i: usize| &weights.values[i * size..][..size];
-                let safe = |i: usize| is_safe::<A>(bias[i].into(), weights(i), config.input.zero_point);
-                if let Some(index) = (0..outputs).find(|&i| !safe(i)) {
-                    return Err(Error::Bias { index, value: bias[index].into() });
-                }
-                OwnedBias::I32(memory::copied("bias", bias)?)
-            }
-            StaticBias::Real(bias) => real_bias::<A, T>(config, weights, bias, outputs, &mut steps)?,
-        };
-        let scales = match config.target {
-            Target::Sums => Vec::new(),
-            Target::Real { .. } | Target::Bytes { .. } => {
-                let scale = |step: &f64| (step / config.divisor()) as f32;
-                memory::collected("output scales", steps.iter().map(scale))?
-            }
-        };
-        let output = Self { target: config.target, scales, bias, element: PhantomData };
-        output.range(0..outputs).check(outputs)?;
-        Ok(output)
-    }
-
-    /// The product for some channels, whose packed weights have as many columns. Nothing is checked again: parameters do not change
-    /// from [`StaticOutput::new`] on.
-    pub fn gemm<'a>(&'a self, weights: &'a PackedRhs<'a>, channels: Range<usize>) -> Gemm<'a, T> {
-        Gemm::checked(weights, self.range(channels))
-    }
-
-    /// Puts parameters in another order: channel `at` gets those of channel `from(at)`.
-    pub fn reorder(&mut self, outputs: usize, from: impl Fn(usize) -> usize) -> Result<(), Error> {
-        fn permuted<P: Copy>(
-            values: &mut Vec<P>,
-            outputs: usize,
-            from: &impl Fn(usize) -> usize,
-        ) -> Result<(), Error> {
-            if values.len() == outputs {
-                *values = memory::collected("output channels", (0..outputs).map(|at| values[from(at)]))?;
-            }
-            Ok(())
-        }
-        permuted(&mut self.scales, outputs, &from)?;
-        match &mut self.bias {
-            OwnedBias::None => Ok(()),
-            OwnedBias::I32(bias) => permuted(bias, outputs, &from),
-            OwnedBias::F32(bias) => permuted(bias, outputs, &from),
-        }
-    }
-
-    /// Of some channels.
-    pub fn range(&self, channels: Range<usize>) -> Output<'_, T> {
-        let scales = match self.scales[..] {
-            [scale] => Broadcast::All(scale),
-            ref scales => Broadcast::Each(scales.get(channels.clone()).unwrap_or(scales)),
-        };
-        let kind = match self.target {
-            Target::Sums => Kind::I32 { accumulate: false },
-            Target::Real { min, max } => Kind::F32 { scales, min, max },
-            Target::Bytes { to, .. } => Kind::HalfEven { scales, to },
-        };
-        let bias = match &self.bias {
-            OwnedBias::None => Bias::None,
-            OwnedBias::I32(bias) => Bias::I32(bias.get(channels).unwrap_or(bias)),
-            OwnedBias::F32(bias) => Bias::F32(bias.get(channels).unwrap_or(bias)),
-        };
-        Output::from_parts(kind, bias)
-    }
-}
-
-#[cfg(test)]
-impl<T> StaticOutput<T> {
-    /// Makes the last scale one that no check lets pass: a layer that still computes has not checked its parameters again.
-    pub fn spoil(&mut self) {
-        if let Some(scale) = self.scales.last_mut() {
-            *scale = -*scale;
-        }
-    }
 }
 
 #[cfg(test)]

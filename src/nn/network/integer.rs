@@ -61,7 +61,7 @@ pub(super) enum Weighted<T> {
 }
 
 impl<T: OutputElement> Weighted<T> {
-    fn workspace_size(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
+    fn workspace_size(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
         match self {
             Self::Conv(conv) => conv.workspace_size_with(shape, executor),
             Self::Depthwise(conv) => conv.workspace_size_with(shape, executor),
@@ -71,7 +71,7 @@ impl<T: OutputElement> Weighted<T> {
 
     fn forward(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: &[u8],
         shape: Nhwc,
         y: &mut [T],
@@ -101,7 +101,7 @@ impl Step {
     }
 
     /// Scratch for inputs of that shape.
-    pub fn workspace_size(&self, shape: Nhwc, executor: &impl Executor) -> Result<usize, Error> {
+    pub fn workspace_size(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
         match &self.layer {
             Integer::Filters(layer) => layer.workspace_size(shape, executor),
             Integer::Last(layer) => layer.workspace_size(shape, executor),
@@ -113,7 +113,7 @@ impl Step {
     /// Computes the output from inputs of that shape.
     pub fn run(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         inputs: [&[u8]; 2],
         shape: Nhwc,
         y: &mut [u8],
@@ -201,7 +201,11 @@ impl QuantizedNetwork {
     ///
     /// # Errors
     /// As [`QuantizedNetwork::workspace_size`].
-    pub fn workspace_size_with(&self, batch: usize, executor: &impl Executor) -> Result<usize, Error> {
+    pub fn workspace_size_with(
+        &self,
+        batch: usize,
+        executor: &(impl Executor + ?Sized),
+    ) -> Result<usize, Error> {
         let mut most = 0;
         for step in &self.steps {
             most = most.max(step.workspace_size(self.input_shape(step, batch), executor)?);
@@ -241,7 +245,7 @@ impl QuantizedNetwork {
     /// As [`QuantizedNetwork::forward`]; the scratch must have [`QuantizedNetwork::workspace_size_with`] bytes.
     pub fn forward_with(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: &[f32],
         out: &mut [f32],
         scratch: &mut [u8],
@@ -252,7 +256,7 @@ impl QuantizedNetwork {
     /// As [`QuantizedNetwork::forward_with`], and shows the output of every node.
     pub(super) fn run(
         &self,
-        executor: &impl Executor,
+        executor: &(impl Executor + ?Sized),
         x: &[f32],
         out: &mut [f32],
         scratch: &mut [u8],
