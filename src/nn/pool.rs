@@ -212,14 +212,21 @@ pub(super) fn largest<T: Copy + PartialOrd>(x: &[T], shape: Nhwc, window: &Windo
         return;
     }
     for (place, y) in y.chunks_exact_mut(shape.channels).enumerate() {
-        let mut pixels =
-            pixels(window, shape, out, place).map(|pixel| &x[pixel * shape.channels..][..shape.channels]);
-        // Every place holds a pixel.
-        if let Some(x) = pixels.next() {
-            y.copy_from_slice(x);
-        }
-        for x in pixels {
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x > *y { x } else { *y });
+        let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
+        let columns = window.width.pixels(j, shape.width);
+        let mut first = true;
+        for row in window.height.pixels(i, shape.height) {
+            let row = (n * shape.height + row) * shape.width;
+            for column in columns.clone() {
+                let x = &x[(row + column) * shape.channels..][..shape.channels];
+                if first {
+                    // Every place holds a pixel.
+                    y.copy_from_slice(x);
+                    first = false;
+                } else {
+                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x > *y { x } else { *y });
+                }
+            }
         }
     }
 }
