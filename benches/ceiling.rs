@@ -3,9 +3,7 @@
 //! The ceiling is the instruction alone, in registers, in enough independent chains; product and ceiling are measured in
 //! turn (A B A B) and the median of the ratios is printed, because a shared machine's speed drifts.
 
-mod common;
-
-use common::{instruction, median, now};
+use bench_support::{instruction, median, now};
 use i8gemm::{Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs};
 
 /// Pairs of measurements.

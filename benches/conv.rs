@@ -4,14 +4,10 @@
 //! and layers and blocks of networks beside the same in f32 (with matrixmultiply for the products; `cargo xtask bench` has the
 //! faster gemm). Each is measured in turn with its opponent, and the medians of the ratios are printed.
 
-mod common;
-#[path = "common/layers.rs"]
-mod layers;
-
-use common::{median, now};
+use bench_support::{layers, median, now};
 use i8gemm::{
     Gemm, Kernel, Lhs, MatMut, MatRef, Output, PackedRhs, Product,
-    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, StaticLinear, Window},
+    nn::{Conv2d, DepthwiseConv2d, Filters, Images, Layer, Nhwc, StaticConfig, StaticLinear, Window},
     quant::QParams,
 };
 
@@ -116,7 +112,7 @@ impl Ring<'_> {
             &format!("3x3 {size}x{size}x{inputs} -> {outputs}"),
             (m * k * n) as f64,
             || {
-                conv.forward(&x, shape, &mut y, &mut scratch).unwrap();
+                conv.forward(Images::new(&x, shape).unwrap(), &mut y, &mut scratch).unwrap();
             },
             &mut [("the same product", &mut product), ("f32, matrixmultiply", &mut || real.run())],
         );
@@ -157,7 +153,7 @@ impl Ring<'_> {
         };
         let mut scratch = conv.workspace(pixel).unwrap();
         let mut by_conv = |y: &mut [u8]| {
-            conv.forward(&x, pixel, y, &mut scratch).unwrap();
+            conv.forward(Images::new(&x, pixel).unwrap(), y, &mut scratch).unwrap();
         };
         product(&mut kept);
         for layer in [&mut by_owned as &mut dyn FnMut(&mut [u8]), &mut by_linear, &mut by_conv] {
@@ -187,7 +183,7 @@ impl Ring<'_> {
             &format!("depthwise 3x3 {size}x{size}x{channels} / {stride}"),
             (places * 9 * channels) as f64,
             || {
-                conv.forward(&x, shape, &mut y, &mut scratch).unwrap();
+                conv.forward(Images::new(&x, shape).unwrap(), &mut y, &mut scratch).unwrap();
             },
             &mut [("f32", &mut || real.run())],
         );
@@ -211,8 +207,9 @@ impl Ring<'_> {
             &format!("block {size}x{size}x{inputs} -> {outputs}"),
             (size * size * inputs * (9 + outputs)) as f64,
             || {
-                let shape = depthwise.forward(&x, shape, &mut between, &mut scratch).unwrap();
-                pointwise.forward(&between, shape, &mut y, &mut scratch).unwrap();
+                let shape =
+                    depthwise.forward(Images::new(&x, shape).unwrap(), &mut between, &mut scratch).unwrap();
+                pointwise.forward(Images::new(&between, shape).unwrap(), &mut y, &mut scratch).unwrap();
             },
             &mut [("f32, matrixmultiply", &mut || real.run())],
         );

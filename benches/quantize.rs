@@ -3,11 +3,9 @@
 //! Each row is measured in turn (A B A B) with a plain copy of the same traffic: one that reads as many bytes and writes as
 //! many, with nothing to compute. The median of the ratios is printed, because a shared machine's speed drifts.
 
-mod common;
-
 use std::hint::black_box;
 
-use common::{median, now};
+use bench_support::{median, now};
 use i8gemm::{
     Kernel, MatRef,
     quant::{DynamicQuantizer, Grouping, Levels, QParams, Quantizer, Rounding},

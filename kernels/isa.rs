@@ -5,13 +5,17 @@
 //! so what nobody looks up is not linked.
 
 #[cfg(i8gemm_aarch64)]
-use super::aarch64;
+use super::aarch64::{depthwise::Taps128, lanes128::Lanes128};
 #[cfg(i8gemm_x86_64)]
-use super::x86;
+use super::x86::{
+    depthwise::{Taps256, Taps512},
+    lanes256::Lanes256,
+    lanes512::Lanes512,
+};
 use super::{
-    depthwise::Taps,
-    lanes::Lanes,
-    portable::{Scalar4, ScalarTaps},
+    depthwise::taps::Taps,
+    portable::{depthwise::ScalarTaps, lanes::Scalar4},
+    vectors::{lanes::Lanes, narrow::Narrow},
 };
 
 /// An instruction set.
@@ -36,19 +40,19 @@ impl Isa {
         match self {
             Self::Portable => Scalar4::LANES,
             #[cfg(i8gemm_x86_64)]
-            Self::Avx2 => <x86::Avx2 as Types>::Lanes::LANES,
+            Self::Avx2 => Lanes256::LANES,
             #[cfg(i8gemm_x86_64)]
-            Self::Avx512Vnni => <x86::Avx512Vnni as Types>::Lanes::LANES,
+            Self::Avx512Vnni => Lanes512::LANES,
             #[cfg(i8gemm_aarch64)]
-            Self::Neon => <aarch64::Neon as Types>::Lanes::LANES,
+            Self::Neon => Lanes128::LANES,
         }
     }
 }
 
 /// The types that a function is written over.
 pub(super) trait Types {
-    /// Arithmetic.
-    type Lanes: Lanes;
+    /// Arithmetic and narrowing.
+    type Lanes: Narrow;
     /// Depthwise convolution.
     #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
     type Taps: Taps;
@@ -62,6 +66,36 @@ impl Types for Portable {
     type Taps = ScalarTaps;
 }
 
+/// The types of [`Isa::Avx2`].
+#[cfg(i8gemm_x86_64)]
+pub(super) struct Avx2;
+
+#[cfg(i8gemm_x86_64)]
+impl Types for Avx2 {
+    type Lanes = Lanes256;
+    type Taps = Taps256;
+}
+
+/// The types of [`Isa::Avx512Vnni`].
+#[cfg(i8gemm_x86_64)]
+pub(super) struct Avx512Vnni;
+
+#[cfg(i8gemm_x86_64)]
+impl Types for Avx512Vnni {
+    type Lanes = Lanes512;
+    type Taps = Taps512;
+}
+
+/// The types of [`Isa::Neon`].
+#[cfg(i8gemm_aarch64)]
+pub(super) struct Neon;
+
+#[cfg(i8gemm_aarch64)]
+impl Types for Neon {
+    type Lanes = Lanes128;
+    type Taps = Taps128;
+}
+
 /// `compiled!(isa; fn(argument: Type) -> Result = function::<Kind>)`: a function over the type that an instruction set has for a kind
 /// (see [`Types`]), compiled for that instruction set. What else it is written over stands in angle brackets:
 /// `compiled!(isa; <E: End> fn(..) = function::<Kind, E>)`.
@@ -72,7 +106,7 @@ macro_rules! compiled {
         /// As the function that it compiles; the CPU has the instruction set.
         $(#[target_feature(enable = $features)])?
         unsafe fn one $(<$end: $bound>)? ($($argument: $type),*) $(-> $result)? {
-            // SAFETY: the caller's.
+            // SAFETY: arguments are as the function asks, and this is compiled for what the CPU has.
             unsafe { $function::<<$types as $crate::kernels::isa::Types>::$kind $(, $end)?>($($argument),*) }
         }
         one $(::<$end>)?
@@ -86,17 +120,17 @@ macro_rules! compiled {
             ),
             #[cfg(i8gemm_x86_64)]
             $crate::kernels::isa::Isa::Avx2 => $crate::kernels::isa::compiled!(
-                @one $crate::kernels::x86::Avx2, ["avx2"];
+                @one $crate::kernels::isa::Avx2, ["avx2"];
                 ($($end: $bound)?) ($($argument: $type),*) ($($result)?) $function $kind
             ),
             #[cfg(i8gemm_x86_64)]
             $crate::kernels::isa::Isa::Avx512Vnni => $crate::kernels::isa::compiled!(
-                @one $crate::kernels::x86::Avx512Vnni, ["avx512f,avx512bw,avx512vnni"];
+                @one $crate::kernels::isa::Avx512Vnni, ["avx512f,avx512bw,avx512vnni"];
                 ($($end: $bound)?) ($($argument: $type),*) ($($result)?) $function $kind
             ),
             #[cfg(i8gemm_aarch64)]
             $crate::kernels::isa::Isa::Neon => $crate::kernels::isa::compiled!(
-                @one $crate::kernels::aarch64::Neon, ["neon"];
+                @one $crate::kernels::isa::Neon, ["neon"];
                 ($($end: $bound)?) ($($argument: $type),*) ($($result)?) $function $kind
             ),
         }

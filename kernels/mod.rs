@@ -4,16 +4,9 @@
 //! [`Job`] (some rows of `lhs` by some panels of `rhs`, through the epilogue, into `out`). Nothing here allocates,
 //! starts a thread, checks arguments or knows of the crate above it.
 //!
-//! # Panels of `rhs`
+//! # What a kernel sees of `rhs`
 //!
-//! Weights are stored as i8 (a u8 weight `w` as `w ^ 0x80`, that is `w - 128`, its zero point shifted alike) in
-//! panels of `nr` columns, K padded with zeros to a multiple of `kr`:
-//!
-//! ```text
-//! value(k, n) at ((n / nr) * (K_padded / kr) + k / kr) * nr * kr  +  (n % nr) * kr  +  k % kr
-//! ```
-//!
-//! One layout serves every tile of a kernel, from one row to `mr`.
+//! Panels of `nr` columns of i8, or panels of a narrower [`Format`](weights::Format) that are unpacked to such: see [`weights`].
 //!
 //! # What a kernel sees of `lhs`
 //!
@@ -24,127 +17,154 @@
 
 use core::ffi::c_void;
 
-#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
-pub(crate) mod add;
+#[cfg(all(test, feature = "std"))]
+mod conformance;
 #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 pub(crate) mod depthwise;
-#[cfg_attr(
-    not(all(feature = "alloc", i8gemm_x86_64)),
-    allow(dead_code, reason = "for layers, which need it, and no other target has pairs")
-)]
-pub(crate) mod depthwise3x3;
-mod drive;
-mod epilogue;
-#[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
-pub(crate) mod gates;
 mod isa;
-mod lanes;
-pub(crate) mod layout;
 pub(crate) mod portable;
-pub(crate) mod slices;
+mod product;
+pub(crate) mod vectors;
+pub(crate) mod weights;
 
-pub(crate) use epilogue::{End, EndByte, EndF32, EndFixed, EndI32};
+cfg_if::cfg_if! {
+    if #[cfg(i8gemm_x86_64)] {
+        pub(crate) mod x86;
+    } else if #[cfg(i8gemm_aarch64)] {
+        pub(crate) mod aarch64;
+    } else if #[cfg(i8gemm_arm)] {
+        pub(crate) mod arm;
+    }
+}
+
 pub(crate) use isa::Isa;
+pub(crate) use product::{EndByte, EndGroups, GroupPlace, ends::*, layout};
 
-/// The kernels of this target, best first: the order is by measurement, not by age of the instruction set. Each has a table entry and
-/// a product.
+/// The one list of kernels, of every target, those of each best first: the order is by measurement, not by age of the instruction set.
+/// Each has a table entry, a product, and what is known of it where it is not compiled in.
 macro_rules! kernels {
-    ($($id:ident: $table:expr, $($multiply:ident)::+;)*) => {
+    ($($(#[$cfg:meta])? $id:ident: $table:expr, $($multiply:ident)::+, $info:expr;)*) => {
         /// One of the kernels of this target.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub(crate) enum Id {
-            $(#[allow(missing_docs, reason = "the table entry says")] $id,)*
+            $($(#[$cfg])? #[allow(missing_docs, reason = "the list says")] $id,)*
         }
 
-        /// The table entries.
-        pub(crate) static KERNELS: &[&Kernel] = &[$(&$table),*];
+        impl Id {
+            /// What the list says of it.
+            pub const fn info(self) -> &'static KernelInfo {
+                match self {
+                    $($(#[$cfg])? Self::$id => const { &$info },)*
+                }
+            }
+        }
+
+        /// Every kernel of every target.
+        pub(crate) static CATALOG: &[KernelInfo] = &[$($info),*];
+
+        /// How many this target has.
+        const COUNT: usize = [$($(#[$cfg])? Id::$id),*].len();
+
+        /// Table entries, best first.
+        static KERNELS: [&Kernel; COUNT] = [$($(#[$cfg])? &$table),*];
 
         /// The product of a kernel with one end: looked up where an output is described, so that no other end is linked.
         pub(crate) fn multiply<E: End>(id: Id) -> Multiply {
             match id {
-                $(Id::$id => $($multiply)::+::<E>,)*
+                $($(#[$cfg])? Id::$id => $($multiply)::+::<E>,)*
             }
         }
     };
 }
 
-cfg_if::cfg_if! {
-    if #[cfg(i8gemm_x86_64)] {
-        pub(crate) mod x86;
-        kernels! {
-            Avx512Vnni: x86::avx512_vnni::KERNEL, x86::avx512_vnni::multiply;
-            AvxVnni: x86::avx_vnni::KERNEL, x86::avx_vnni::multiply;
-            Avx2: x86::avx2::KERNEL, x86::avx2::multiply;
-            Portable: portable::KERNEL, portable::multiply;
-        }
-    } else if #[cfg(i8gemm_aarch64)] {
-        pub(crate) mod aarch64;
-        use aarch64::{dotprod, i8mm, neon};
-        kernels! {
-            NeonI8mm: i8mm::KERNEL, i8mm::multiply;
-            NeonDotprod: dotprod::KERNEL, dotprod::multiply;
-            NeonDotprodA55: dotprod::KERNEL_A55, dotprod::multiply_a55;
-            Neon: neon::KERNEL, neon::multiply;
-            NeonA53: neon::KERNEL_A53, neon::multiply_a53;
-            Portable: portable::KERNEL, portable::multiply;
-        }
+kernels! {
+    #[cfg(i8gemm_x86_64)]
+    Avx512Vnni: x86::avx512_vnni::KERNEL, x86::avx512_vnni::multiply,
+        KernelInfo::new("avx512_vnni", "vpdpbusd, zmm").on("x86_64", &["avx512f", "avx512bw", "avx512vnni"]);
+    #[cfg(i8gemm_x86_64)]
+    AvxVnni: x86::avx_vnni::KERNEL, x86::avx_vnni::multiply,
+        KernelInfo::new("avx_vnni", "vpdpbusd, ymm").on("x86_64", &["avx2", "avxvnni"]);
+    #[cfg(i8gemm_x86_64)]
+    Avx2: x86::avx2::KERNEL, x86::avx2::multiply,
+        KernelInfo::new("avx2", "vpmaddwd + vpaddd, ymm").on("x86_64", &["avx2"]);
+    #[cfg(i8gemm_aarch64)]
+    NeonI8mm: aarch64::i8mm::KERNEL, aarch64::i8mm::multiply,
+        KernelInfo::new("neon_i8mm", "smmla").on("aarch64", &["neon", "i8mm"]);
+    #[cfg(i8gemm_aarch64)]
+    NeonDotprod: aarch64::dotprod::KERNEL, aarch64::dotprod::multiply,
+        KernelInfo::new("neon_dotprod", "sdot by lane").on("aarch64", &["neon", "dotprod"]);
+    #[cfg(i8gemm_aarch64)]
+    NeonDotprodA55: aarch64::dotprod::KERNEL_A55, aarch64::dotprod::multiply_a55,
+        KernelInfo::new("neon_dotprod_a55", "sdot by lane").on("aarch64", &["neon", "dotprod"])
+            .in_order_of("neon_dotprod");
+    #[cfg(i8gemm_aarch64)]
+    Neon: aarch64::neon::KERNEL, aarch64::neon::multiply,
+        KernelInfo::new("neon", "smull + smlsl2 + sadalp").on("aarch64", &["neon"]);
+    #[cfg(i8gemm_aarch64)]
+    NeonA53: aarch64::neon::KERNEL_A53, aarch64::neon::multiply_a53,
+        KernelInfo::new("neon_a53", "smull + smlsl2 + sadalp").on("aarch64", &["neon"]).in_order_of("neon");
+    #[cfg(i8gemm_arm)]
+    ArmV7Neon: arm::neon::KERNEL, arm::neon::multiply,
+        KernelInfo::new("armv7_neon", "vmull + vmlsl + vpadal").on("arm", &["neon"]);
+    Portable: portable::KERNEL, portable::multiply,
+        KernelInfo::new("portable", "scalar i32 multiply-add");
+}
 
-        /// The same for machines whose cores are all of those that the in-order schedules are made for.
-        static KERNELS_IN_ORDER: &[&Kernel] = &[
-            &i8mm::KERNEL,
-            &dotprod::KERNEL_A55,
-            &dotprod::KERNEL,
-            &neon::KERNEL_A53,
-            &neon::KERNEL,
-            &portable::KERNEL,
-        ];
-    } else if #[cfg(i8gemm_arm)] {
-        pub(crate) mod arm;
-        kernels! {
-            ArmV7Neon: arm::neon::KERNEL, arm::neon::multiply;
-            Portable: portable::KERNEL, portable::multiply;
-        }
-    } else {
-        kernels! {
-            Portable: portable::KERNEL, portable::multiply;
-        }
+/// What is known of a kernel wherever it belongs: see [`Kernel::catalog`](crate::Kernel::catalog).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct KernelInfo {
+    /// The name to pin it by.
+    pub name: &'static str,
+    /// The instruction it is built on.
+    pub instruction: &'static str,
+    /// The architecture it belongs to, as [`std::env::consts::ARCH`](https://doc.rust-lang.org/std/env/consts/constant.ARCH.html) names
+    /// it; `None` if any.
+    pub arch: Option<&'static str>,
+    /// The features that it asks of a CPU, by the standard library's names.
+    pub features: &'static [&'static str],
+    /// The kernel that it is another schedule of, for cores that execute in order. It stands next to that one.
+    pub in_order_of: Option<&'static str>,
+}
+
+impl KernelInfo {
+    const fn new(name: &'static str, instruction: &'static str) -> Self {
+        Self { name, instruction, arch: None, features: &[], in_order_of: None }
+    }
+
+    const fn on(self, arch: &'static str, features: &'static [&'static str]) -> Self {
+        Self { arch: Some(arch), features, ..self }
+    }
+
+    const fn in_order_of(self, name: &'static str) -> Self {
+        Self { in_order_of: Some(name), ..self }
     }
 }
+
+/// Table entries for machines whose cores are all of those that in-order schedules are made for: these come first.
+static KERNELS_IN_ORDER: [&Kernel; COUNT] = {
+    let mut kernels = KERNELS;
+    let mut i = 1;
+    while i < COUNT {
+        if kernels[i].id.info().in_order_of.is_some() {
+            (kernels[i - 1], kernels[i]) = (kernels[i], kernels[i - 1]);
+        }
+        i += 1;
+    }
+    kernels
+};
 
 /// The kernels of this target, best first, for a machine whose cores are all of those that in-order schedules are made for, or for another.
 pub(crate) fn kernels(in_order: bool) -> &'static [&'static Kernel] {
-    #[cfg(i8gemm_aarch64)]
-    if in_order {
-        return KERNELS_IN_ORDER;
-    }
-    let _ = in_order;
-    KERNELS
+    if in_order { &KERNELS_IN_ORDER } else { &KERNELS }
 }
-
-/// Every kernel name of every target, so that a pin can tell "unknown" from "not on this target".
-pub(crate) static ALL_NAMES: &[&str] = &[
-    "avx512_vnni",
-    "avx_vnni",
-    "avx2",
-    "neon_i8mm",
-    "neon_dotprod",
-    "neon_dotprod_a55",
-    "neon",
-    "neon_a53",
-    "armv7_neon",
-    "portable",
-];
 
 /// One micro-kernel family on one instruction set.
 pub(crate) struct Kernel {
-    /// The name that users read and pin.
-    pub name: &'static str,
-    /// Which of them.
+    /// Which of the list.
     pub id: Id,
     /// What everything but products is compiled for on the same CPUs.
     pub isa: Isa,
-    /// The instruction the kernel is built on, for tables.
-    pub instruction: &'static str,
     /// Whether this CPU has every feature the kernel's functions are compiled for.
     pub is_available: fn() -> bool,
     /// Rows of the largest tile.
@@ -153,6 +173,8 @@ pub(crate) struct Kernel {
     pub nr: usize,
     /// Depth of one step; panels are padded to a multiple of it.
     pub kr: usize,
+    /// Most columns of the panels that are multiplied together: as many are unpacked at a time.
+    pub group_cols: usize,
     /// What the kernel reads as `lhs`.
     pub lhs: LhsFormat,
     /// Whether this CPU loses nothing when the kernel turns rows of bytes of the other signedness into its own as it reads them
@@ -165,11 +187,11 @@ pub(crate) struct Kernel {
     pub scratch: fn(k: usize) -> usize,
     /// Bytes from one prepared row of `lhs` to the next.
     pub lhs_stride: fn(k: usize) -> usize,
-    /// Packs the panel of weights that starts at a column, a multiple of `nr`, and adds up its `nr` columns, those beyond N being zeros:
-    /// the sums of their packed values, and of those of the second half of each step if there is room for them. Safety: see
-    /// [`layout::RhsBytes`].
+    /// Packs the panel of weights that starts at a column, a multiple of `nr`, into i8, and adds up its `nr` columns, those beyond N
+    /// being zeros: the sums of their packed values, and of those of the second half of each step if there is room for them. Safety:
+    /// see [`weights::RhsBytes`].
     pub pack_rhs: unsafe fn(
-        src: &layout::RhsBytes,
+        src: &weights::RhsBytes,
         first: usize,
         panel: &mut [i8],
         sums: &mut [i32],
@@ -196,6 +218,13 @@ pub(crate) enum LhsFormat {
     PackedAsIs,
     /// A format of the kernel's own, of i8 values.
     PackedSigned,
+}
+
+impl Kernel {
+    /// The name that users read and pin.
+    pub const fn name(&self) -> &'static str {
+        self.id.info().name
+    }
 }
 
 impl LhsFormat {
@@ -235,12 +264,13 @@ pub(crate) struct LhsRows {
     pub unsigned: bool,
 }
 
-/// Some rows of `lhs` times some columns of `rhs`, through the epilogue, into `out`.
+/// Some rows of `lhs` times some columns of `rhs`, over some of K, through the epilogue, into `out`.
 ///
 /// Safety contract of [`Multiply`]:
-/// - `lhs + i * lhs_stride` is the prepared row `i < rows` (format of the kernel but for `flip_lhs`, depth `k`); the rows of panels are
-///   those that `pack_lhs` makes of exactly these `rows` rows;
-/// - `rhs` is the first of `ceil(cols / nr)` adjacent panels of depth `k`;
+/// - `lhs + i * lhs_stride` is the prepared row `i < rows` (format of the kernel but for `flip_lhs`, depth `first_k + k` or more); the
+///   rows of panels are those that `pack_lhs` makes of exactly these `rows` rows;
+/// - `rhs` is where the depth `first_k`, a multiple of `kr`, begins in the first of `ceil(cols / nr)` panels of i8, `rhs_stride` bytes
+///   apart;
 /// - `scratch` has `Kernel::scratch(k)` bytes, aligned to 64;
 /// - every pointer of the epilogue is valid for the rows or columns of the product, among which this job's begin at `first_row`
 ///   and `first_col`; `row_sums` is valid for `rows` elements if the epilogue has an `rhs_zero`;
@@ -249,13 +279,18 @@ pub(crate) struct LhsRows {
 pub(crate) struct Job<'a> {
     pub rows: usize,
     pub cols: usize,
+    /// Depth of the product.
     pub k: usize,
+    /// Depth of the rows and columns that is left out before it.
+    pub first_k: usize,
     pub lhs: *const u8,
     /// Bytes.
     pub lhs_stride: usize,
     /// The rows are bytes of the other signedness than the kernel's: never set unless [`Kernel::flips_lhs`].
     pub flip_lhs: bool,
-    pub rhs: *const i8,
+    pub rhs: *const u8,
+    /// Bytes.
+    pub rhs_stride: usize,
     pub scratch: *mut u8,
     pub epilogue: &'a Epilogue,
     pub first_row: usize,
@@ -295,6 +330,8 @@ pub(crate) struct Epilogue {
     pub bias: *const i32,
     /// What is done with the sum.
     pub store: Store,
+    /// What becomes of f32 outputs that are each a part of a sum over groups of K: for [`EndGroups`] alone.
+    pub groups: *const GroupPlace,
 }
 
 impl Epilogue {
@@ -302,19 +339,6 @@ impl Epilogue {
     pub fn corrects(&self) -> bool {
         self.lhs_zero.step != 0 || !self.rhs_zero.is_null()
     }
-}
-
-/// Where the corrected sum `s` goes.
-#[derive(Clone, Copy)]
-pub(crate) enum Store {
-    /// `out = s`, or `out += s` (wrapping).
-    I32 { accumulate: bool },
-    /// `out = clamp(f32(s) * (row_scale * col_scale) + bias)`.
-    F32 { row_scales: Param<f32>, col_scales: Param<f32>, bias: *const f32, min: f32, max: f32 },
-    /// `out = clamp(rint(f32(s) * scale + bias) + zero_point)` to 8 bits; half to even.
-    HalfEven { scales: Param<f32>, bias: *const f32, zero_point: i32, min: i32, max: i32 },
-    /// `out = clamp(s * multiplier * 2^(shift - 31) + zero_point)` to 8 bits, in integers.
-    Fixed { multipliers: Param<FixedPoint>, double_rounding: bool, zero_point: i32, min: i32, max: i32 },
 }
 
 /// One value for all (`step` 0) or one for each row or column (`step` 1).
@@ -371,4 +395,23 @@ impl<T: Copy> Param<T> {
 pub struct FixedPoint {
     pub(crate) multiplier: i32,
     pub(crate) shift: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the formats of weights, the sizes of their groups and the loops around kernels rely on.
+    #[test]
+    fn kernels_keep_to_the_limits() {
+        for kernel in KERNELS {
+            let (name, step) = (kernel.id.info().name, kernel.nr * kernel.kr);
+            assert!(
+                step <= 64 && step.is_multiple_of(4),
+                "{name}: a step of a panel is at most 64 bytes, fours of them"
+            );
+            assert!(kernel.kr <= 16 && 16 % kernel.kr == 0, "{name}: groups of K are whole steps");
+            assert!(kernel.group_cols.is_multiple_of(kernel.nr), "{name}: panels are unpacked whole");
+        }
+    }
 }

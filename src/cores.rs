@@ -12,28 +12,45 @@ type Part = (u8, u16);
 const IN_ORDER: &[Part] =
     &[(0x41, 0xd03), (0x41, 0xd04), (0x41, 0xd05), (0x51, 0x801), (0x51, 0x803), (0x51, 0x805)];
 
-/// Whether every core of this machine is one of [`IN_ORDER`]. With both sorts the work belongs on the others, so no.
-#[cfg(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android")))]
-pub(crate) fn all_in_order() -> bool {
-    static ANSWER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let listed = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| listed_in_order(&text));
-        listed.or_else(|| this_core().map(|part| IN_ORDER.contains(&part))).unwrap_or(false)
-    })
-}
+cfg_if::cfg_if! {
+    if #[cfg(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android")))] {
+        /// Whether every core of this machine is one of [`IN_ORDER`]. With both sorts the work belongs on the others, so no.
+        pub(crate) fn all_in_order() -> bool {
+            static ANSWER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+            *ANSWER.get_or_init(|| {
+                let listed = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| listed_in_order(&text));
+                listed.or_else(|| this_core().map(|part| IN_ORDER.contains(&part))).unwrap_or(false)
+            })
+        }
 
-/// Without an operating system to ask, or on one that runs on no such core.
-#[cfg(not(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android"))))]
-#[cfg_attr(not(i8gemm_aarch64), allow(dead_code, reason = "other targets have one order of kernels"))]
-pub(crate) fn all_in_order() -> bool {
-    false
+        /// The core that this thread runs on; `None` where programs may not ask.
+        fn this_core() -> Option<Part> {
+            const AT_HWCAP: core::ffi::c_ulong = 16;
+            const HWCAP_CPUID: core::ffi::c_ulong = 1 << 11;
+            unsafe extern "C" {
+                safe fn getauxval(kind: core::ffi::c_ulong) -> core::ffi::c_ulong;
+            }
+            if getauxval(AT_HWCAP) & HWCAP_CPUID == 0 {
+                return None;
+            }
+            let midr: u64;
+            // SAFETY: the kernel says that it answers this read for programs; it touches one register.
+            unsafe {
+                core::arch::asm!("mrs {}, MIDR_EL1", out(reg) midr, options(pure, nomem, nostack, preserves_flags));
+            }
+            Some(part(midr))
+        }
+    } else {
+        /// Without an operating system to ask, or on one that runs on no such core.
+        #[cfg_attr(not(i8gemm_aarch64), allow(dead_code, reason = "other targets have one order of kernels"))]
+        pub(crate) fn all_in_order() -> bool {
+            false
+        }
+    }
 }
 
 /// Whether every core that a `/proc/cpuinfo` names is one of [`IN_ORDER`]; `None` if it names none.
-#[cfg_attr(
-    not(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android"))),
-    allow(dead_code, reason = "tested everywhere, used on Linux and Android")
-)]
+#[allow(dead_code, reason = "tested everywhere, used on Linux and Android")]
 fn listed_in_order(cpuinfo: &str) -> Option<bool> {
     let mut implementer = 0;
     let mut answer = None;
@@ -51,30 +68,8 @@ fn listed_in_order(cpuinfo: &str) -> Option<bool> {
     answer
 }
 
-/// The core that this thread runs on; `None` where programs may not ask.
-#[cfg(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android")))]
-fn this_core() -> Option<Part> {
-    const AT_HWCAP: core::ffi::c_ulong = 16;
-    const HWCAP_CPUID: core::ffi::c_ulong = 1 << 11;
-    unsafe extern "C" {
-        safe fn getauxval(kind: core::ffi::c_ulong) -> core::ffi::c_ulong;
-    }
-    if getauxval(AT_HWCAP) & HWCAP_CPUID == 0 {
-        return None;
-    }
-    let midr: u64;
-    // SAFETY: the kernel says that it answers this read for programs; it touches one register.
-    unsafe {
-        core::arch::asm!("mrs {}, MIDR_EL1", out(reg) midr, options(pure, nomem, nostack, preserves_flags));
-    }
-    Some(part(midr))
-}
-
 /// Maker and model in `MIDR_EL1`: bits 31..24 and 15..4.
-#[cfg_attr(
-    not(all(i8gemm_aarch64, feature = "std", any(target_os = "linux", target_os = "android"))),
-    allow(dead_code, reason = "tested everywhere, used on Linux and Android")
-)]
+#[allow(dead_code, reason = "tested everywhere, used on Linux and Android")]
 fn part(midr: u64) -> Part {
     ((midr >> 24) as u8, (midr >> 4) as u16 & 0xfff)
 }

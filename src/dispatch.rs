@@ -1,11 +1,15 @@
 //! Which kernel runs: the best one this CPU has, or the one that was asked for by name.
 
-use core::fmt;
+use core::{
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+};
 
 use crate::{
     cores,
     error::{Error, KernelName},
-    kernels,
+    kernels::{self, KernelInfo},
 };
 
 /// A micro-kernel family on one instruction set, as compiled into this build.
@@ -16,6 +20,7 @@ use crate::{
 /// assert!(best.is_available());
 /// assert!(Kernel::available().any(|kernel| kernel.name() == "portable"));
 /// assert!(Kernel::by_name("abacus").is_err());
+/// assert_eq!("portable".parse::<Kernel>()?.to_string(), "portable"); // as `by_name`
 /// # Ok::<(), i8gemm::Error>(())
 /// ```
 #[derive(Clone, Copy)]
@@ -28,6 +33,20 @@ impl Kernel {
     /// instruction when every core of the machine is a Cortex-A53, A35 or A55, and behind it otherwise.
     pub fn all() -> impl Iterator<Item = Self> + Clone {
         kernels::kernels(cores::all_in_order()).iter().map(|kernel| Self(kernel))
+    }
+
+    /// What is known of every kernel of every target, this build's or not; those of one target best first, as [`Kernel::all`] has them
+    /// where no schedule for in-order cores comes first.
+    ///
+    /// ```
+    /// use i8gemm::Kernel;
+    /// let with = |feature| Kernel::catalog().iter().filter(move |info| info.features.contains(&feature));
+    /// assert!(with("i8mm").all(|info| info.arch == Some("aarch64")));
+    /// assert!(Kernel::all().all(|kernel| Kernel::catalog().iter().any(|info| info.name == kernel.name())));
+    /// ```
+    #[must_use]
+    pub fn catalog() -> &'static [KernelInfo] {
+        kernels::CATALOG
     }
 
     /// The kernels that this CPU can run, best first. There is always at least `portable`.
@@ -71,30 +90,45 @@ impl Kernel {
     }
 
     fn find(name: &str, from_environment: bool) -> Result<Self, Error> {
-        let unavailable =
-            |reason| Error::KernelUnavailable { name: KernelName::new(name), reason, from_environment };
         match Self::all().find(|kernel| kernel.name() == name) {
-            Some(kernel) if kernel.is_available() => Ok(kernel),
-            Some(_) => Err(unavailable("this CPU lacks its instructions")),
-            None if kernels::ALL_NAMES.contains(&name) => Err(unavailable("it belongs to another target")),
+            Some(kernel) => kernel.available_or(from_environment),
+            None if Self::catalog().iter().any(|info| info.name == name) => Err(Error::KernelUnavailable {
+                name: KernelName::new(name),
+                reason: "it belongs to another target",
+                from_environment,
+            }),
             None => Err(Error::UnknownKernel { name: KernelName::new(name), from_environment }),
         }
     }
 
+    /// The kernel that was asked for, if this CPU can run it, or else the best one.
+    pub(crate) fn chosen(wanted: Option<Self>) -> Result<Self, Error> {
+        wanted.map_or_else(Self::best, |kernel| kernel.available_or(false))
+    }
+
+    fn available_or(self, from_environment: bool) -> Result<Self, Error> {
+        if self.is_available() {
+            return Ok(self);
+        }
+        let (name, reason) = (KernelName::new(self.name()), "this CPU lacks its instructions");
+        Err(Error::KernelUnavailable { name, reason, from_environment })
+    }
+
+    /// Not by its name: who picks no kernel links no list of them.
     pub(crate) fn check_available(self) -> Result<(), Error> {
-        Self::find(self.name(), false).map(drop)
+        self.available_or(false).map(drop)
     }
 
     /// The name to pin it by.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.0.name
+        self.0.name()
     }
 
     /// The instruction it is built on.
     #[must_use]
     pub fn instruction(&self) -> &'static str {
-        self.0.instruction
+        self.0.id.info().instruction
     }
 
     /// Rows of its largest tile, columns of a panel of weights, depth of a step: mr, nr, kr.
@@ -112,11 +146,26 @@ impl Kernel {
 
 impl PartialEq for Kernel {
     fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
+        self.0.id == other.0.id
     }
 }
 
 impl Eq for Kernel {}
+
+impl Hash for Kernel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+/// As [`Kernel::by_name`].
+impl FromStr for Kernel {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::by_name(name)
+    }
+}
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

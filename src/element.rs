@@ -5,7 +5,8 @@ use core::fmt;
 use crate::kernels::{End, EndByte, EndF32, EndI32};
 
 /// An 8-bit operand type: `i8` or `u8`.
-pub trait Operand: bytemuck::Pod + Send + Sync + sealed::Sealed {
+#[allow(private_bounds, reason = "sealed")]
+pub trait Operand: Copy + Default + PartialEq + fmt::Debug + Send + Sync + Element {
     /// Smallest value.
     const MIN: i32;
     /// Largest value.
@@ -15,8 +16,8 @@ pub trait Operand: bytemuck::Pod + Send + Sync + sealed::Sealed {
 }
 
 /// An output type: `i32`, `f32`, `i8` or `u8`.
-#[allow(private_bounds, reason = "the ends of kernels are no part of the interface")]
-pub trait OutputElement: bytemuck::Pod + Send + Sync + sealed::Sealed + LayerOutput {
+#[allow(private_bounds, reason = "sealed")]
+pub trait OutputElement: Copy + Default + PartialEq + fmt::Debug + Send + Sync + Element {
     /// Which type it is, as a value.
     const TYPE: ElementType;
     /// The element from an i32 in its range; for f32 the nearest value.
@@ -28,6 +29,9 @@ pub trait OutputElement: bytemuck::Pod + Send + Sync + sealed::Sealed + LayerOut
     /// The element as an i32.
     #[doc(hidden)]
     fn to_i32(self) -> i32;
+    /// The element as an f32.
+    #[doc(hidden)]
+    fn to_f32(self) -> f32;
 }
 
 /// An output type as a value, for what a file decides: there a type parameter would have to be known when the program is compiled.
@@ -61,30 +65,10 @@ impl fmt::Display for ElementType {
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for i8 {}
-    impl Sealed for u8 {}
-    impl Sealed for i32 {}
-    impl Sealed for f32 {}
-}
-
-/// How sums of layers become outputs of a type.
-pub(crate) trait LayerOutput {
+/// What the crate alone knows of its element types, so that there are no others: they are plain bytes, and kernels have an end that
+/// makes layers' outputs of them.
+pub(crate) trait Element: bytemuck::Pod {
     type End: End;
-}
-
-impl LayerOutput for i8 {
-    type End = EndByte;
-}
-impl LayerOutput for u8 {
-    type End = EndByte;
-}
-impl LayerOutput for i32 {
-    type End = EndI32;
-}
-impl LayerOutput for f32 {
-    type End = EndF32;
 }
 
 macro_rules! operand {
@@ -101,7 +85,10 @@ macro_rules! operand {
 operand!(i8, u8);
 
 macro_rules! output_element {
-    ($($t:ty: $type:ident),*) => { $(
+    ($($t:ty: $type:ident, $end:ty;)*) => { $(
+        impl Element for $t {
+            type End = $end;
+        }
         impl OutputElement for $t {
             const TYPE: ElementType = ElementType::$type;
             fn from_i32(value: i32) -> Self {
@@ -113,15 +100,19 @@ macro_rules! output_element {
             fn to_i32(self) -> i32 {
                 self as i32
             }
+            fn to_f32(self) -> f32 {
+                self as f32
+            }
         }
     )* };
 }
-output_element!(i8: I8, u8: U8, i32: I32, f32: F32);
+output_element!(i8: I8, EndByte; u8: U8, EndByte; i32: I32, EndI32; f32: F32, EndF32;);
 
 /// One value for a whole matrix (per tensor), or one for each of its rows or columns (per channel).
 ///
 /// Made by `into()` from a value, a slice, an array or a `Vec`.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Broadcast<'a, T> {
     /// The same for every row or column.
     All(T),

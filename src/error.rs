@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::ElementType;
+use crate::{ElementType, cores, kernels};
 
 /// What can be wrong with a call. No variant is returned after output has been written.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -287,6 +287,31 @@ pub enum Error {
         /// Rows of the table.
         len: usize,
     },
+    /// Weights whose values do not fit the bits that they are to be stored in.
+    #[error("weight {value} in row {row}, column {col} lies outside {min}..={max}")]
+    Weight {
+        /// Row of K.
+        row: usize,
+        /// Column.
+        col: usize,
+        /// The weight.
+        value: i32,
+        /// Smallest weight of so many bits.
+        min: i32,
+        /// Largest weight of so many bits.
+        max: i32,
+    },
+    /// Groups of K of a size that panels are not made of.
+    #[error("groups of {size} rows of weights: their size is to be a multiple of {multiple} above zero")]
+    GroupSize {
+        /// Rows of a group.
+        size: usize,
+        /// What it has to be a multiple of.
+        multiple: usize,
+    },
+    /// Weights whose groups of K have scales, with an output that is no scaled f32, or has an i32 bias.
+    #[error("weights with scales for groups of K have f32 outputs, without an i32 bias")]
+    GroupedOutput,
     /// A kernel name that no target has.
     #[error("unknown kernel `{name}`{}; available on this CPU: {}", pinned_by(*.from_environment), AvailableKernels)]
     UnknownKernel {
@@ -320,7 +345,8 @@ struct AvailableKernels;
 
 impl fmt::Display for AvailableKernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, kernel) in crate::Kernel::available().enumerate() {
+        let all = kernels::kernels(cores::all_in_order()).iter();
+        for (i, kernel) in all.filter(|kernel| (kernel.is_available)()).enumerate() {
             if i > 0 {
                 f.write_str(", ")?;
             }

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::Error;
+use crate::{Error, check::check_shape};
 
 /// The shape of a batch of images, stored with the channels of a pixel together (NHWC): the element of image `n`, row `y`,
 /// column `x` and channel `c` at `((n * height + y) * width + x) * channels + c`.
@@ -54,6 +54,47 @@ impl Nhwc {
     }
 }
 
+/// A batch of images: values, channels fastest, and the shape that they have.
+///
+/// ```
+/// use i8gemm::nn::{Images, Nhwc};
+/// let gray = Images::new(&[1u8, 2, 3, 4, 5, 6], Nhwc::new(1, 2, 3, 1))?;
+/// assert_eq!((gray.shape().width, gray.values()[3]), (3, 4));
+/// assert!(Images::new(gray.values(), Nhwc::new(1, 2, 3, 3)).is_err());
+/// # Ok::<(), i8gemm::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Images<'a, A> {
+    values: &'a [A],
+    shape: Nhwc,
+}
+
+impl<'a, A> Images<'a, A> {
+    /// Of as many values as the shape has elements.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for any other number; [`Error::SizeOverflow`].
+    #[inline]
+    pub fn new(values: &'a [A], shape: Nhwc) -> Result<Self, Error> {
+        check_shape("elements of x", shape.elements()?, values.len())?;
+        Ok(Self { values, shape })
+    }
+
+    /// The values.
+    #[inline]
+    #[must_use]
+    pub fn values(&self) -> &'a [A] {
+        self.values
+    }
+
+    /// Their shape.
+    #[inline]
+    #[must_use]
+    pub fn shape(&self) -> Nhwc {
+        self.shape
+    }
+}
+
 /// A window that slides over an image: its size, the steps it takes, the padding around the image, and the distance between
 /// its taps. Padding stands for the real 0: taps there read the zero point.
 ///
@@ -68,13 +109,13 @@ impl Nhwc {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    pub(crate) height: Axis,
-    pub(crate) width: Axis,
+    pub(crate) height: Slide,
+    pub(crate) width: Slide,
 }
 
-/// One direction of a window.
+/// How a window slides in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Axis {
+pub(crate) struct Slide {
     /// Taps.
     pub size: usize,
     /// Pixels from one place of the window to the next.
@@ -87,7 +128,7 @@ pub(crate) struct Axis {
     pub after: usize,
 }
 
-impl Axis {
+impl Slide {
     const fn new(size: usize) -> Self {
         Self { size, stride: 1, dilation: 1, before: 0, after: 0 }
     }
@@ -223,7 +264,7 @@ impl Window {
     /// `height` x `width` taps, next to each other, that move by one pixel, without padding.
     #[must_use]
     pub const fn new(height: usize, width: usize) -> Self {
-        Self { height: Axis::new(height), width: Axis::new(width) }
+        Self { height: Slide::new(height), width: Slide::new(width) }
     }
 
     /// Pixels between places of the window, down and across.
@@ -286,6 +327,32 @@ impl Window {
         Ok(Nhwc { batch: input.batch, height, width, channels })
     }
 
+    /// The images that pooling gives of images of that shape: every place of the window holds a pixel.
+    pub(crate) fn pooled(&self, shape: Nhwc) -> Result<Nhwc, Error> {
+        shape.elements()?;
+        let out = self.output(shape, shape.channels)?;
+        out.elements()?;
+        for (what, slide, places, pixels) in [
+            ("rows", &self.height, out.height, shape.height),
+            ("columns", &self.width, out.width, shape.width),
+        ] {
+            if slide.has_empty_place(places, pixels) {
+                return Err(Error::EmptyWindow { what, pixels });
+            }
+        }
+        Ok(out)
+    }
+
+    /// The pixels under a place of the window, by their number in the batch: as many steps as there are pixels, however large the
+    /// window.
+    #[inline]
+    pub(crate) fn pixels(&self, shape: Nhwc, out: Nhwc, place: usize) -> impl Iterator<Item = usize> {
+        let (j, i, n) = (place % out.width, place / out.width % out.height, place / out.width / out.height);
+        let columns = self.width.pixels(j, shape.width);
+        let rows = self.height.pixels(i, shape.height);
+        rows.flat_map(move |y| columns.clone().map(move |x| (n * shape.height + y) * shape.width + x))
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.height.check()?;
         self.width.check()
@@ -325,7 +392,7 @@ mod tests {
     }
 
     /// Windows of every small size, with their places along as many pixels.
-    fn small_axes() -> impl Iterator<Item = (Axis, usize, usize)> {
+    fn small_slides() -> impl Iterator<Item = (Slide, usize, usize)> {
         let below = |n: usize| move |i: usize| (i % n, i / n);
         (0..4 * 5 * 9 * 8 * 4 * 7).filter_map(move |case| {
             let (size, rest) = below(4)(case);
@@ -333,23 +400,28 @@ mod tests {
             let (dilation, rest) = below(9)(rest);
             let (before, rest) = below(8)(rest);
             let (after, len) = below(4)(rest);
-            let axis =
-                Axis { size: size + 1, stride: stride + 1, dilation: dilation + 1, before, after: 2 * after };
-            Some((axis, axis.places("rows", len).ok()?, len))
+            let slide = Slide {
+                size: size + 1,
+                stride: stride + 1,
+                dilation: dilation + 1,
+                before,
+                after: 2 * after,
+            };
+            Some((slide, slide.places("rows", len).ok()?, len))
         })
     }
 
     #[test]
     fn taps_inside_are_those_that_read_a_pixel() {
-        for (axis, places, len) in small_axes() {
+        for (slide, places, len) in small_slides() {
             for place in 0..places {
-                let reads = |tap: &usize| axis.pixel(place, *tap, len).is_some();
-                let expected: Vec<_> = (0..axis.size).filter(reads).collect();
-                let inside = axis.taps_inside(place, len);
-                assert!(inside.start <= inside.end && inside.end <= axis.size, "{axis:?}: {inside:?}");
-                assert_eq!(inside.collect::<Vec<_>>(), expected, "{axis:?}, place {place}, {len} pixels");
-                let pixels: Vec<_> = (0..axis.size).filter_map(|tap| axis.pixel(place, tap, len)).collect();
-                assert_eq!(axis.pixels(place, len).collect::<Vec<_>>(), pixels, "{axis:?}, place {place}");
+                let reads = |tap: &usize| slide.pixel(place, *tap, len).is_some();
+                let expected: Vec<_> = (0..slide.size).filter(reads).collect();
+                let inside = slide.taps_inside(place, len);
+                assert!(inside.start <= inside.end && inside.end <= slide.size, "{slide:?}: {inside:?}");
+                assert_eq!(inside.collect::<Vec<_>>(), expected, "{slide:?}, place {place}, {len} pixels");
+                let pixels: Vec<_> = (0..slide.size).filter_map(|tap| slide.pixel(place, tap, len)).collect();
+                assert_eq!(slide.pixels(place, len).collect::<Vec<_>>(), pixels, "{slide:?}, place {place}");
             }
         }
     }
@@ -357,23 +429,23 @@ mod tests {
     #[test]
     fn empty_places_are_those_without_a_pixel() {
         let mut empty = [0, 0];
-        for (axis, places, len) in small_axes() {
-            let holds_none = |place| (0..axis.size).all(|tap| axis.pixel(place, tap, len).is_none());
+        for (slide, places, len) in small_slides() {
+            let holds_none = |place| (0..slide.size).all(|tap| slide.pixel(place, tap, len).is_none());
             let expected = (0..places).any(holds_none);
             assert_eq!(
-                axis.has_empty_place(places, len),
+                slide.has_empty_place(places, len),
                 expected,
-                "{axis:?}, {places} places, {len} pixels"
+                "{slide:?}, {places} places, {len} pixels"
             );
             empty[usize::from(expected)] += 1;
         }
         assert!(empty.iter().all(|&cases| cases > 1000), "{empty:?}");
         // As many places as numbers go: found without a visit to each.
         let len = usize::MAX / 16;
-        let wide = Axis { dilation: len + 1, before: 2 * len, after: len, ..Axis::new(3) };
+        let wide = Slide { dilation: len + 1, before: 2 * len, after: len, ..Slide::new(3) };
         assert!(wide.has_empty_place(wide.places("rows", len).unwrap(), len));
-        let narrow = Axis { stride: 3, dilation: 3, before: 3 * len, ..Axis::new(len + 1) };
+        let narrow = Slide { stride: 3, dilation: 3, before: 3 * len, ..Slide::new(len + 1) };
         assert!(!narrow.has_empty_place(narrow.places("rows", 1).unwrap(), 1));
-        assert!(Axis { before: 3 * len - 1, ..narrow }.has_empty_place(len, 1));
+        assert!(Slide { before: 3 * len - 1, ..narrow }.has_empty_place(len, 1));
     }
 }

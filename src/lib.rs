@@ -60,10 +60,12 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+mod check;
 mod cores;
 mod dispatch;
 mod element;
 mod error;
+mod fixed_point;
 mod gemm;
 #[cfg(feature = "alloc")]
 mod image;
@@ -85,11 +87,13 @@ pub use crate::gemm::{Product, Workspace};
 #[cfg(feature = "rayon")]
 pub use crate::parallel::Rayon;
 pub use crate::{
+    check::MAX_SAFE_K,
     dispatch::Kernel,
     element::{Broadcast, ElementType, Operand, OutputElement},
     error::{Error, KernelName},
-    gemm::{FixedRounding, Gemm, Lhs, MAX_SAFE_K, Output, PackedRhs, Rhs},
-    kernels::FixedPoint,
+    fixed_point::FixedRounding,
+    gemm::{Gemm, Lhs, Output, PackedRhs, Rhs},
+    kernels::{FixedPoint, KernelInfo},
     matrix::{MatMut, MatRef},
     parallel::{Executor, Sequential},
 };

@@ -56,6 +56,7 @@ impl Layout {
         Err(Error::Overlap { rows, cols, row_stride, col_stride })
     }
 
+    #[inline]
     fn dense(
         rows: usize,
         cols: usize,
@@ -127,6 +128,7 @@ impl<'a, T> MatRef<'a, T> {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`] when the extent overflows, [`Error::Length`] when it does not fit `data`.
+    #[inline]
     pub fn new(
         data: &'a [T],
         rows: usize,
@@ -143,6 +145,7 @@ impl<'a, T> MatRef<'a, T> {
     ///
     /// # Errors
     /// [`Error::Length`] for any other length, [`Error::SizeOverflow`] when `rows * cols` overflows.
+    #[inline]
     pub fn row_major(data: &'a [T], rows: usize, cols: usize) -> Result<Self, Error> {
         let layout = Layout::dense(rows, cols, cols, 1, data.len())?;
         Ok(Self { ptr: data.as_ptr(), layout, life: PhantomData })
@@ -229,6 +232,23 @@ impl<'a, T> MatRef<'a, T> {
 }
 
 impl<T: Copy> MatRef<'_, T> {
+    /// A copy of all elements in row-major order.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`] for more than memory holds: a view may repeat its rows.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn copied(&self, what: &'static str) -> Result<alloc::vec::Vec<T>, Error> {
+        let mut values = crate::memory::room(what, self.rows(), self.cols())?;
+        // However many rows without columns, none has values.
+        for row in 0..if self.cols() == 0 { 0 } else { self.rows() } {
+            match self.row_slice(row) {
+                Some(row) => values.extend_from_slice(row),
+                None => values.extend((0..self.cols()).filter_map(|col| self.get(row, col))),
+            }
+        }
+        Ok(values)
+    }
+
     /// Element (row, col), or `None` outside the matrix.
     #[must_use]
     pub fn get(&self, row: usize, col: usize) -> Option<T> {
@@ -266,6 +286,7 @@ impl<'a, T> MatMut<'a, T> {
     /// # Errors
     /// [`Error::SizeOverflow`], [`Error::Length`] as for [`MatRef::new`]; [`Error::Overlap`] when neither stride
     /// steps over the whole extent of the other direction.
+    #[inline]
     pub fn new(
         data: &'a mut [T],
         rows: usize,
@@ -283,6 +304,7 @@ impl<'a, T> MatMut<'a, T> {
     ///
     /// # Errors
     /// As [`MatRef::row_major`].
+    #[inline]
     pub fn row_major(data: &'a mut [T], rows: usize, cols: usize) -> Result<Self, Error> {
         let layout = Layout::dense(rows, cols, cols, 1, data.len())?;
         Ok(Self { ptr: data.as_mut_ptr(), layout, life: PhantomData })

@@ -81,7 +81,7 @@ pub(crate) fn run_parts(executor: &(impl Executor + ?Sized), count: usize, part:
     // may do, must not make two threads write one output.
     #[cfg(target_has_atomic = "ptr")]
     if count > 1 {
-        let parts = Parts::new(count);
+        let parts = PartNumbers::new(count);
         executor.run(count, &|| {
             if let Some(index) = parts.take() {
                 part(index);
@@ -98,13 +98,13 @@ pub(crate) fn run_parts(executor: &(impl Executor + ?Sized), count: usize, part:
 
 /// The numbers of parts, each given away once.
 #[cfg(target_has_atomic = "ptr")]
-struct Parts {
+struct PartNumbers {
     next: AtomicUsize,
     count: usize,
 }
 
 #[cfg(target_has_atomic = "ptr")]
-impl Parts {
+impl PartNumbers {
     fn new(count: usize) -> Self {
         Self { next: AtomicUsize::new(0), count }
     }
@@ -123,11 +123,11 @@ mod tests {
 
     #[test]
     fn parts_are_given_away_once_however_often_they_are_asked_for() {
-        let parts = Parts::new(3);
+        let parts = PartNumbers::new(3);
         let taken: Vec<_> = (0..10).map(|_| parts.take()).collect();
         assert_eq!(taken[..4], [Some(0), Some(1), Some(2), None]);
         assert_eq!(taken[4..], [None; 6]);
         assert_eq!(parts.next.load(Ordering::Relaxed), 3, "calls without a part are not counted");
-        assert_eq!(Parts::new(0).take(), None);
+        assert_eq!(PartNumbers::new(0).take(), None);
     }
 }

@@ -12,19 +12,22 @@
 //! # Ok::<(), i8gemm::Error>(())
 //! ```
 
+use core::ops::Range;
+
 #[cfg(feature = "alloc")]
 use crate::{
     Broadcast,
-    gemm::check_zero_points,
+    check::check_zero_points,
     image::{Nhwc, Window},
     nn::Filters,
 };
 use crate::{
     Error, FixedPoint, FixedRounding, Lhs, MatMut, Operand, Output, OutputElement, Rhs,
-    gemm::{Bias, Kind, check_shape, positive_zeros},
+    check::check_shape,
+    gemm::{Bias, Groups, Kind, positive_zeros},
     kernels::{
-        gates::{TANH_CLAMP, TANH_P, TANH_Q},
-        slices::random_key,
+        vectors::gates::{TANH_CLAMP, TANH_P, TANH_Q},
+        vectors::rounding::random_key,
     },
     quant::{Levels, QParams, Rounding},
 };
@@ -42,7 +45,11 @@ pub fn gemm<'l, 'r, A: Operand, B: Operand, T: OutputElement>(
 ) -> Result<(), Error> {
     let (lhs, rhs) = (lhs.into(), rhs.into());
     rhs.check()?;
+    rhs.check_values()?;
     output.finish.check(rhs.matrix.cols())?;
+    if rhs.groups.is_some() {
+        output.finish.check_groups()?;
+    }
     lhs.check(rhs.matrix.rows(), &output.finish.kind)?;
     check_shape("rows of out (M)", lhs.matrix.rows(), out.rows())?;
     check_shape("columns of out (N)", rhs.matrix.cols(), out.cols())?;
@@ -52,9 +59,20 @@ pub fn gemm<'l, 'r, A: Operand, B: Operand, T: OutputElement>(
     }
     for m in 0..out.rows() {
         for n in 0..out.cols() {
-            let sum = dot(&lhs, &rhs, m, n);
             let old = out.get(m, n).unwrap_or(T::from_i32(0));
-            out.set(m, n, finish(sum, output, lhs.row_scales().at(m), n, old));
+            let value = match rhs.groups {
+                None => finish(
+                    dot(&lhs, &rhs, 0..lhs.matrix.cols(), m, n),
+                    output,
+                    lhs.row_scales().at(m),
+                    n,
+                    old,
+                ),
+                Some(groups) => {
+                    real(sum_of_groups(&lhs, &rhs, &groups, m, n), output, lhs.row_scales().at(m), n, old)
+                }
+            };
+            out.set(m, n, value);
         }
     }
     Ok(())
@@ -112,13 +130,30 @@ pub fn conv2d<A: Operand, T: OutputElement>(
 
 /// `sum over k of (lhs[m, k] - za[m]) * (rhs[k, n] - zb[n])`, modulo 2^32: exact for K up to
 /// [`MAX_SAFE_K`](crate::MAX_SAFE_K).
-fn dot<A: Operand, B: Operand>(lhs: &Lhs<A>, rhs: &Rhs<B>, m: usize, n: usize) -> i32 {
+fn dot<A: Operand, B: Operand>(lhs: &Lhs<A>, rhs: &Rhs<B>, ks: Range<usize>, m: usize, n: usize) -> i32 {
     let (za, zb) = (lhs.zero_points.at(m), rhs.zero_points.at(n));
-    (0..lhs.matrix.cols()).fold(0i32, |sum, k| {
+    ks.fold(0i32, |sum, k| {
         let a = lhs.matrix.get(m, k).map_or(0, Operand::widen) - za;
         let b = rhs.matrix.get(k, n).map_or(0, Operand::widen) - zb;
         sum.wrapping_add(a * b)
     })
+}
+
+/// Of groups of K with scales of their own, in ascending order.
+fn sum_of_groups<A: Operand, B: Operand>(
+    lhs: &Lhs<A>,
+    rhs: &Rhs<B>,
+    groups: &Groups,
+    m: usize,
+    n: usize,
+) -> f32 {
+    let (k, size) = (rhs.matrix.rows(), groups.size);
+    let scaled = |group: usize| {
+        let sum = dot(lhs, rhs, group * size..k.min((group + 1) * size), m, n);
+        sum as f32 * groups.scales[group * rhs.matrix.cols() + n]
+    };
+    // Not from 0.0, which would make 0.0 of -0.0.
+    (0..k.div_ceil(size)).map(scaled).reduce(|sum, next| sum + next).unwrap_or(0.0)
 }
 
 /// The output element of a sum; `old` is what the output held.
@@ -132,13 +167,7 @@ fn finish<T: OutputElement>(sum: i32, output: &Output<T>, row_scale: f32, n: usi
     match &output.finish.kind {
         Kind::I32 { accumulate: false } => T::from_i32(sum),
         Kind::I32 { accumulate: true } => T::from_i32(old.to_i32().wrapping_add(sum)),
-        Kind::F32 { scales, min, max } => {
-            let scale = row_scale * scales.at(n);
-            let product = sum as f32 * scale;
-            let value = if let Bias::F32(_) = output.finish.bias { product + bias_f32 } else { product };
-            let clamps = *min > f32::NEG_INFINITY || *max < f32::INFINITY;
-            T::from_f32(if clamps { clamp(value, positive_zeros([*min, *max])) } else { value })
-        }
+        Kind::F32 { .. } => real(sum as f32, output, row_scale, n, old),
         Kind::HalfEven { scales, to } => {
             let rounded = half_even(sum, scales.at(n), bias_f32);
             T::from_i32(rounded.saturating_add(to.zero_point).clamp(to.min, to.max))
@@ -151,6 +180,17 @@ fn finish<T: OutputElement>(sum: i32, output: &Output<T>, row_scale: f32, n: usi
             T::from_i32(scaled.saturating_add(to.zero_point).clamp(to.min, to.max))
         }
     }
+}
+
+/// The output element, an f32, of a sum that is one; `old` is what the output held.
+fn real<T: OutputElement>(sum: f32, output: &Output<T>, row_scale: f32, n: usize, old: T) -> T {
+    let Kind::F32 { scales, min, max, accumulate } = &output.finish.kind else { return T::from_i32(0) };
+    let product = sum * (row_scale * scales.at(n));
+    // Not to 0.0, which would make 0.0 of -0.0.
+    let product = if *accumulate { old.to_f32() + product } else { product };
+    let value = if let Bias::F32(bias) = output.finish.bias { product + bias[n] } else { product };
+    let clamps = *min > f32::NEG_INFINITY || *max < f32::INFINITY;
+    T::from_f32(if clamps { clamp(value, positive_zeros([*min, *max])) } else { value })
 }
 
 /// NaN and zeros of either sign, which the clamps of the standard library leave open, are decided here.

@@ -7,8 +7,8 @@ use common::kernels;
 use i8gemm::{
     Error, MatMut, MatRef, Operand, OutputElement,
     nn::{
-        Activation, Conv2d, DepthwiseConv2d, Filters, Network, NetworkConfig, Nhwc, Node, StaticConfig,
-        StaticLinear, Weights, Window,
+        Activation, Conv2d, DepthwiseConv2d, Filters, Images, Layer, Network, NetworkConfig, Nhwc, Node,
+        StaticConfig, StaticLinear, Weights, Window,
     },
     quant::{MinMax, QParams},
 };
@@ -29,13 +29,13 @@ fn outputs<A: Operand, T: OutputElement + Default>(
     let linear = StaticLinear::<A, T>::new(MatRef::row_major(&WEIGHTS, 5, 1)?, Some(&BIAS), config)?;
     let x = [zero];
     let (x, out) = (MatRef::row_major(&x, 1, 1)?, MatMut::row_major(y, 1, 5)?);
-    linear.forward(x, out, &mut linear.workspace(1)?)?;
+    linear.apply(x, out)?;
     let pixel = Window::new(1, 1);
     let (one, five) = (Nhwc::new(1, 1, 1, 1), Nhwc::new(1, 1, 1, 5));
     let conv = Conv2d::<A, T>::new(Filters::new(1, 5, pixel), &WEIGHTS, Some(&BIAS), config)?;
-    conv.forward(&[zero], one, z, &mut conv.workspace(one)?)?;
+    conv.apply(Images::new(&[zero], one)?, z)?;
     let conv = DepthwiseConv2d::<A, T>::new(Filters::depthwise(5, pixel), &WEIGHTS, Some(&BIAS), config)?;
-    conv.forward(&[zero; 5], five, depthwise, &mut conv.workspace(five)?)?;
+    conv.apply(Images::new(&[zero; 5], five)?, depthwise)?;
     Ok(all)
 }
 
@@ -111,7 +111,7 @@ fn biases_of_any_magnitude() -> Result<(), Error> {
             let linear = StaticLinear::<u8, f32>::new(zeros, Some(&[bias]), config)?;
             let mut y = [0.0];
             let x = MatRef::row_major(&[255, 1], 1, 2)?;
-            linear.forward(x, MatMut::row_major(&mut y, 1, 1)?, &mut linear.workspace(1)?)?;
+            linear.apply(x, MatMut::row_major(&mut y, 1, 1)?)?;
             // Scales stay normal.
             assert!((y[0] - bias).abs() < f32::MIN_POSITIVE, "{kernel}: {} for {bias:e}", y[0]);
         }
@@ -127,7 +127,7 @@ fn sums_of_pruned_channels_are_in_units_of_the_input() -> Result<(), Error> {
     let linear = StaticLinear::<u8, i32>::new(MatRef::row_major(&[0.0; 3], 3, 1)?, Some(&bias), config)?;
     let mut y = [9; 3];
     let x = MatRef::row_major(&[200], 1, 1)?;
-    linear.forward(x, MatMut::row_major(&mut y, 1, 3)?, &mut linear.workspace(1)?)?;
+    linear.apply(x, MatMut::row_major(&mut y, 1, 3)?)?;
     assert_eq!(y, [0, 0, 4]);
     Ok(())
 }
@@ -143,8 +143,7 @@ fn check_network(network: &Network, x: &[f32], most: [f32; 2]) -> Result<(), Err
             calibration.observe(x)?;
             let quantized = calibration.convert(config)?;
             let mut y = vec![f32::NAN; exact.len()];
-            let batch = x.len() / quantized.inputs();
-            quantized.forward(x, &mut y, &mut quantized.workspace(batch)?)?;
+            quantized.apply(x, &mut y)?;
             for ((y, exact), most) in y.iter().zip(&exact).zip(most.iter().cycle()) {
                 assert!((y - exact).abs() <= *most, "{kernel}, per tensor: {per_tensor}: {y}, not {exact}");
             }

@@ -3,11 +3,14 @@
 
 mod common;
 
-use common::{Fill, Random, bytes, kernels};
+use common::{Fill, Random, WIDTHS, bytes, kernels, stored};
 use i8gemm::{
     FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs,
     Rhs,
-    nn::{Add, AveragePool, Conv2d, DepthwiseConv2d, Filters, MaxPool, Nhwc, StaticConfig, Window},
+    nn::{
+        Add, AveragePool, Conv2d, DepthwiseConv2d, Filters, Images, Layer, MaxPool, Nhwc, StaticConfig,
+        Window,
+    },
     quant::{DynamicQuantizer, Grouping, Levels, QParams, Quantizer, Requantizer, Rounding},
     reference,
 };
@@ -64,16 +67,23 @@ fn guarded_product<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug>(
     output: impl for<'a> Fn(&'a [f32], &'a [i32]) -> Output<'a, T>,
     row_scales: bool,
     at_end: bool,
+    bits: u32,
 ) {
     let mut random = Random((m * 1_000_000 + k * 1000 + n) as u64);
     let x: Vec<A> = bytes(&mut random, Fill::Uniform, m * k);
-    let w: Vec<i8> = bytes(&mut random, Fill::Uniform, k * n);
-    let zeros: Vec<i32> = (0..n).map(|_| random.range(-128, 127)).collect();
+    let mut w: Vec<i8> = bytes(&mut random, Fill::Uniform, k * n);
+    w.iter_mut().for_each(|w| *w >>= 8 - bits);
+    let zeros: Vec<i32> = (0..n).map(|_| random.range(-128, 127) >> (8 - bits)).collect();
     let (mut gx, mut gw, mut gz) = (Guarded::new(m * k), Guarded::new(k * n), Guarded::new(4 * n));
     let (mut gs, mut gb) = (Guarded::new(4 * n), Guarded::new(4 * n));
     let x = gx.filled(&x, at_end);
     let rhs = Rhs::new(MatRef::row_major(gw.filled(&w, at_end), k, n).unwrap())
         .zero_points(gz.filled(&zeros, at_end));
+    // Weights of fewer bits have groups too where outputs can be sums of them.
+    let size = 128 / bits as usize;
+    let group_scales: Vec<f32> = (0..k.div_ceil(size) * n).map(|_| random.scale()).collect();
+    let rhs = stored(rhs, bits);
+    let rhs = if bits < 8 && row_scales { rhs.groups(size, &group_scales) } else { rhs };
     let scales: Vec<f32> = (0..n).map(|_| random.scale()).collect();
     let bias: Vec<i32> = (0..n).map(|_| random.range(-9999, 9999)).collect();
     let output = output(gs.filled(&scales, at_end), gb.filled(&bias, at_end));
@@ -109,29 +119,41 @@ fn buffers_that_end_at_a_protected_page() {
             for k in [1, 2, 3, kr - 1, kr, kr + 1, 3 * kr + 1, 67] {
                 for n in [1, 2, nr - 1, nr, nr + 1, 4 * nr + 3] {
                     for at_end in [true, false] {
-                        let shape = (m, k, n);
-                        guarded_product::<u8, i32>(
-                            kernel,
-                            shape,
-                            |_, b| Output::i32().bias(b),
-                            false,
-                            at_end,
-                        );
-                        guarded_product::<i8, i32>(
-                            kernel,
-                            shape,
-                            |_, _| Output::i32().accumulate(),
-                            false,
-                            at_end,
-                        );
-                        guarded_product::<i8, f32>(kernel, shape, |s, _| Output::f32(s), true, at_end);
-                        guarded_product::<u8, u8>(
-                            kernel,
-                            shape,
-                            |s, b| Output::requantize(s, 3).bias(b),
-                            false,
-                            at_end,
-                        );
+                        for bits in [8].into_iter().chain(WIDTHS) {
+                            let shape = (m, k, n);
+                            guarded_product::<i8, i32>(
+                                kernel,
+                                shape,
+                                |_, _| Output::i32().accumulate(),
+                                false,
+                                at_end,
+                                bits,
+                            );
+                            guarded_product::<u8, i32>(
+                                kernel,
+                                shape,
+                                |_, b| Output::i32().bias(b),
+                                false,
+                                at_end,
+                                bits,
+                            );
+                            guarded_product::<i8, f32>(
+                                kernel,
+                                shape,
+                                |s, _| Output::f32(s),
+                                true,
+                                at_end,
+                                bits,
+                            );
+                            guarded_product::<u8, u8>(
+                                kernel,
+                                shape,
+                                |s, b| Output::requantize(s, 3).bias(b),
+                                false,
+                                at_end,
+                                bits,
+                            );
+                        }
                     }
                 }
             }
@@ -217,10 +239,10 @@ fn layers_that_end_at_a_protected_page() {
                 let mut expected = vec![0u8; out.elements().unwrap()];
                 let y = outputs.slice::<u8>(expected.len(), at_end);
                 let size = average.workspace_size(shape).unwrap().next_multiple_of(64);
-                average.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                average.forward(Images::new(x, shape).unwrap(), y, workspace.slice(size, at_end)).unwrap();
                 reference::average_pool(x, shape, &window, true, [half, unit], &mut expected).unwrap();
                 assert_eq!(y, expected, "{kernel}: average of {channels}");
-                max.forward(x, shape, y).unwrap();
+                max.forward(Images::new(x, shape).unwrap(), y, &mut []).unwrap();
                 reference::max_pool(x, shape, &window, &mut expected).unwrap();
                 assert_eq!(y, expected, "largest of {channels}");
             }
@@ -256,7 +278,7 @@ fn images_that_end_at_a_protected_page() {
                     let layer = layer.unwrap();
                     let size = layer.workspace_size(shape).unwrap();
                     let y = outputs.slice::<u8>(len, at_end);
-                    layer.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                    layer.forward(Images::new(x, shape).unwrap(), y, workspace.slice(size, at_end)).unwrap();
                     assert_eq!(y, expected, "{kernel}: {channels} {window:?}");
 
                     // One filter that reads all channels: the same weights, summed over them.
@@ -266,7 +288,7 @@ fn images_that_end_at_a_protected_page() {
                     let layer = Conv2d::<u8, u8>::from_quantized(filters, &w, 1.0, None, config).unwrap();
                     let size = (layer.workspace_size(shape).unwrap() - 63).next_multiple_of(64);
                     let y = outputs.slice::<u8>(height * width, at_end);
-                    layer.forward(x, shape, y, workspace.slice(size, at_end)).unwrap();
+                    layer.forward(Images::new(x, shape).unwrap(), y, workspace.slice(size, at_end)).unwrap();
                     assert_eq!(y, expected, "{kernel}: {channels} {window:?}");
                 }
             }

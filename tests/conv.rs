@@ -5,7 +5,7 @@ mod common;
 use common::{FILLS, Random, bytes, kernels};
 use i8gemm::{
     Broadcast, Error, Executor, Kernel, Operand, Output, OutputElement,
-    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window},
+    nn::{Conv2d, DepthwiseConv2d, Filters, Images, Layer, Nhwc, StaticConfig, Window},
     quant::{Levels, QParams},
     reference,
 };
@@ -52,7 +52,9 @@ impl Case {
 }
 
 /// The two kinds of layer behind one face.
-trait Layer<A, T>: Sized {
+trait Convolution<A: 'static, T: 'static>:
+    for<'a> Layer<Shape = Nhwc, Input<'a> = Images<'a, A>, Output<'a> = &'a mut [T], Done = Nhwc> + Sized
+{
     fn make(
         filters: Filters,
         w: &[i8],
@@ -60,20 +62,11 @@ trait Layer<A, T>: Sized {
         b: Option<&[i32]>,
         c: StaticConfig<T>,
     ) -> Result<Self, Error>;
-    fn scratch(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error>;
-    fn run(
-        &self,
-        e: &(impl Executor + ?Sized),
-        x: &[A],
-        shape: Nhwc,
-        y: &mut [T],
-        s: &mut [u8],
-    ) -> Result<Nhwc, Error>;
 }
 
 macro_rules! layer {
     ($layer:ident) => {
-        impl<A: Operand, T: OutputElement> Layer<A, T> for $layer<A, T> {
+        impl<A: Operand, T: OutputElement> Convolution<A, T> for $layer<A, T> {
             fn make(
                 filters: Filters,
                 w: &[i8],
@@ -83,19 +76,6 @@ macro_rules! layer {
             ) -> Result<Self, Error> {
                 let s = if let [scale] = *s { Broadcast::All(scale) } else { Broadcast::Each(s) };
                 Self::from_quantized(filters, w, s, b, c)
-            }
-            fn scratch(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
-                self.workspace_size_with(shape, executor)
-            }
-            fn run(
-                &self,
-                e: &(impl Executor + ?Sized),
-                x: &[A],
-                shape: Nhwc,
-                y: &mut [T],
-                s: &mut [u8],
-            ) -> Result<Nhwc, Error> {
-                self.forward_with(e, x, shape, y, s)
             }
         }
     };
@@ -115,7 +95,7 @@ impl Executor for Parts {
     }
 }
 
-fn check<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug, L: Layer<A, T>>(
+fn check<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug, L: Convolution<A, T>>(
     kernel: Kernel,
     case: &Case,
     config: impl Fn(QParams) -> StaticConfig<'static, T>,
@@ -148,9 +128,11 @@ fn check<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug, L: Layer<A,
     reference::conv2d(&x, shape, sx.zero_point, &w, &filters, &output, &mut expected).unwrap();
     for threads in [1, 3] {
         let executor = Parts(threads);
-        let mut scratch = vec![0xA5; layer.scratch(shape, &executor).unwrap()];
+        let mut scratch = vec![0xA5; layer.workspace_size_with(shape, &executor).unwrap()];
         let mut actual = vec![T::from_i32(99); len];
-        let out = layer.run(&executor, &x, shape, &mut actual, &mut scratch).unwrap();
+        let out = layer
+            .forward_with(&executor, Images::new(&x, shape).unwrap(), &mut actual, &mut scratch)
+            .unwrap();
         assert_eq!(out, Nhwc::new(shape.batch, height, width, filters.outputs));
         let at = (0..len).find(|&i| common::bits(&expected[i]) != common::bits(&actual[i]));
         if let Some(at) = at {
@@ -270,7 +252,7 @@ fn weights_of_fewer_bits() -> Result<(), Error> {
     let run = |config: StaticConfig<i32>| -> Result<Vec<i32>, Error> {
         let conv = Conv2d::<i8, i32>::new(filters, &[0.75, -0.3, 0.1, 0.04], None, config)?;
         let mut y = vec![0; 4];
-        conv.forward(&[1, 0, 1], shape, &mut y, &mut conv.workspace(shape)?)?;
+        conv.apply(Images::new(&[1, 0, 1], shape)?, &mut y)?;
         // y[0] = w[.., 0], y[1] = w[.., 1].
         Ok(y)
     };
@@ -293,8 +275,8 @@ fn activations_and_biases() -> Result<(), Error> {
         let conv = Conv2d::<i8, i8>::new(filters, &[1.0], Some(&[bias]), config)?;
         let depthwise = DepthwiseConv2d::<i8, i8>::new(filters, &[1.0], Some(&[bias]), config)?;
         let (mut y, mut z) = ([0; 3], [0; 3]);
-        conv.forward(&x, shape, &mut y, &mut conv.workspace(shape)?)?;
-        depthwise.forward(&x, shape, &mut z, &mut depthwise.workspace(shape)?)?;
+        conv.apply(Images::new(&x, shape)?, &mut y)?;
+        depthwise.apply(Images::new(&x, shape)?, &mut z)?;
         assert_eq!(y, z);
         Ok(y)
     };
@@ -371,20 +353,20 @@ fn mistakes_are_errors_before_anything_is_written() -> Result<(), Error> {
     let error = DepthwiseConv2d::<i8, i8>::new(wide, &[0.0; 33_026], None, config).unwrap_err();
     assert!(matches!(error, Error::KTooLong { k: 33_026, .. }));
 
-    fn calls<L: Layer<i8, i8>>(layer: &L) -> Result<(), Error> {
-        let one = &Parts(1);
+    fn calls<L: Convolution<i8, i8>>(layer: &L) -> Result<(), Error> {
         let shape = Nhwc::new(1, 3, 3, 4);
-        let (x, mut scratch) = ([1; 36], vec![0; layer.scratch(shape, one)?]);
+        let (x, mut scratch) = ([1; 45], vec![0; layer.workspace_size(shape)?]);
         let mut y = [99; 16];
         let mut refused = |x: &[i8], shape: Nhwc, len: usize, scratch: &mut [u8]| {
-            let error = layer.run(one, x, shape, &mut y[..len], scratch).unwrap_err();
+            let images = Images::new(x, shape);
+            let error = images.and_then(|x| layer.forward(x, &mut y[..len], scratch)).unwrap_err();
             assert_eq!(y, [99; 16]);
             error
         };
         let other = Nhwc { channels: 5, ..shape };
         assert!(matches!(refused(&x, other, 16, &mut scratch), Error::Shape { expected: 4, actual: 5, .. }));
-        assert!(matches!(refused(&x[1..], shape, 16, &mut scratch), Error::Shape { expected: 36, .. }));
-        assert!(matches!(refused(&x, shape, 15, &mut scratch), Error::Shape { expected: 16, .. }));
+        assert!(matches!(refused(&x[..35], shape, 16, &mut scratch), Error::Shape { expected: 36, .. }));
+        assert!(matches!(refused(&x[..36], shape, 15, &mut scratch), Error::Shape { expected: 16, .. }));
         let flat = Nhwc { height: 1, ..shape };
         assert!(matches!(
             refused(&x[..12], flat, 16, &mut scratch),
@@ -393,12 +375,12 @@ fn mistakes_are_errors_before_anything_is_written() -> Result<(), Error> {
         let huge = Nhwc { batch: usize::MAX, ..shape };
         assert!(matches!(refused(&x, huge, 16, &mut scratch), Error::SizeOverflow { .. }));
         if scratch.len() > 64 {
-            assert!(matches!(refused(&x, shape, 16, &mut scratch[..1]), Error::BufferTooSmall { .. }));
+            assert!(matches!(refused(&x[..36], shape, 16, &mut scratch[..1]), Error::BufferTooSmall { .. }));
         }
         // No images at all are none.
         let none = Nhwc { batch: 0, ..shape };
-        assert_eq!(layer.run(one, &[], none, &mut [], &mut scratch)?, Nhwc::new(0, 2, 2, 4));
-        layer.run(one, &x, shape, &mut y, &mut scratch).map(drop)
+        assert_eq!(layer.forward(Images::new(&[], none)?, &mut [], &mut scratch)?, Nhwc::new(0, 2, 2, 4));
+        layer.forward(Images::new(&x[..36], shape)?, &mut y, &mut scratch).map(drop)
     }
     for kernel in kernels() {
         let config = config.kernel(kernel);
@@ -417,7 +399,7 @@ fn strides_that_are_not_taken() -> Result<(), Error> {
         Conv2d::<i8, i8>::new(Filters::new(3, 1, window), &[1.0; 3], None, StaticConfig::new(unit, unit))?;
     let image = Nhwc::new(1, 1, 1, 3);
     let (mut y, mut scratch) = ([0], conv.workspace(image)?);
-    conv.forward(&[1, 2, 4], image, &mut y, &mut scratch)?;
+    conv.forward(Images::new(&[1, 2, 4], image)?, &mut y, &mut scratch)?;
     assert_eq!(y, [7]);
 
     // Nor by patches that are copied.
@@ -434,7 +416,7 @@ fn strides_that_are_not_taken() -> Result<(), Error> {
         let conv =
             Conv2d::<i8, i8>::new(filters, &[1.0; 6][..3 * taps], None, StaticConfig::new(unit, unit))?;
         let (mut y, mut scratch) = (vec![9; expected.len()], conv.workspace(image)?);
-        conv.forward(&[1, 2, 4], image, &mut y, &mut scratch)?;
+        conv.forward(Images::new(&[1, 2, 4], image)?, &mut y, &mut scratch)?;
         assert_eq!(y, expected);
     }
     Ok(())

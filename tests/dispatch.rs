@@ -35,6 +35,24 @@ fn names_are_distinct_and_each_finds_its_kernel() {
     }
 }
 
+/// A kernel of another architecture.
+fn elsewhere() -> &'static str {
+    let mut all = Kernel::catalog().iter();
+    all.find(|info| info.arch.is_some_and(|arch| arch != std::env::consts::ARCH)).unwrap().name
+}
+
+#[test]
+fn equal_kernels_are_those_of_one_name() {
+    let all: std::collections::HashSet<_> = Kernel::all().chain(Kernel::all()).collect();
+    assert_eq!(all.len(), Kernel::all().count());
+    for kernel in Kernel::available() {
+        assert_eq!(kernel.name().parse(), Ok(kernel));
+    }
+    for wrong in ["abacus", "", elsewhere()] {
+        assert_eq!(wrong.parse::<Kernel>().unwrap_err(), Kernel::by_name(wrong).unwrap_err());
+    }
+}
+
 /// The variable itself, in processes of their own: this one may have decided already.
 #[test]
 fn the_environment_variable_pins() {
@@ -51,7 +69,7 @@ fn the_environment_variable_pins() {
         command(&["--exact", "pinned_kernel_is_available"]).env("I8GEMM_KERNEL", value).output().unwrap()
     };
     assert!(run("portable").status.success());
-    for wrong in ["abacus", if cfg!(target_arch = "x86_64") { "neon_dotprod" } else { "avx2" }] {
+    for wrong in ["abacus", elsewhere()] {
         let output = run(wrong);
         assert!(!output.status.success());
         let text =

@@ -112,6 +112,9 @@ fn check<A: Operand, B: Operand>(kernel: Kernel, case: &Case) {
     expect!(scaled, f32);
     expect!(lhs, f32.bias(&p.bias));
     expect!(scaled, f32.bias_f32(&p.bias_f32).clamp(0.0, 6.0));
+    expect!(scaled, f32.accumulate());
+    expect!(lhs, f32.bias(&p.bias).accumulate());
+    expect!(scaled, f32.bias_f32(&p.bias_f32).accumulate().clamp(0.0, 60.0));
 
     macro_rules! bytes {
         ($t:ty) => {
@@ -232,6 +235,7 @@ fn every_tile_through_every_end() {
         compare(kernel, lhs, m, rhs, n, Output::<u8>::requantize(&scales, 9).clamp(9, 200), order).unwrap();
         compare(kernel, lhs.scales(&rows), m, rhs, n, Output::f32(&scales), order).unwrap();
         compare(kernel, lhs.scales(&rows), m, rhs, n, Output::f32(&scales).clamp(0.0, 6e3), order).unwrap();
+        compare(kernel, lhs.scales(&rows), m, rhs, n, Output::f32(&scales).accumulate(), order).unwrap();
     }
     let mut random = Random(17);
     for kernel in kernels() {
@@ -290,6 +294,7 @@ fn extreme_scales() {
                 compare(kernel, lhs, 2, rhs, 64, output, Order::RowMajor).unwrap();
                 compare(kernel, lhs, 2, rhs, 64, output.bias(&bias), Order::RowMajor).unwrap();
                 compare(kernel, lhs, 2, rhs, 64, output.bias_f32(&zeros), Order::RowMajor).unwrap();
+                compare(kernel, lhs, 2, rhs, 64, output.bias(&bias).accumulate(), Order::RowMajor).unwrap();
             }
         }
         // An infinite product of scales: infinite outputs, and NaN for sums of 0 unless there is a clamp.

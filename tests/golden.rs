@@ -1,16 +1,15 @@
 //! Answers of other implementations, read from `tests/golden/` when the tests run: other files of the same form may be put
 //! in their place.
 
+mod answers;
 mod common;
-#[path = "common/golden.rs"]
-mod file;
 
+use answers::cases;
 use common::kernels;
-use file::cases;
 use i8gemm::{
     Error, FixedPoint, FixedRounding, Gemm, Lhs, MatMut, MatRef, Operand, Output, OutputElement, PackedRhs,
     Rhs,
-    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window},
+    nn::{Conv2d, DepthwiseConv2d, Filters, Images, Layer, Nhwc, StaticConfig, Window},
     quant::{Levels, QParams},
     reference,
 };
@@ -217,10 +216,10 @@ fn forward<A: Operand, T: OutputElement>(
     let (conv, depthwise) = make();
     let mut y = vec![T::from_i32(0); len];
     let conv = conv.unwrap();
-    conv.forward(x, shape, &mut y, &mut conv.workspace(shape).unwrap()).unwrap();
+    conv.apply(Images::new(x, shape).unwrap(), &mut y).unwrap();
     let mut all = vec![y.clone()];
     if let Ok(layer) = depthwise {
-        layer.forward(x, shape, &mut y, &mut layer.workspace(shape).unwrap()).unwrap();
+        layer.apply(Images::new(x, shape).unwrap(), &mut y).unwrap();
         all.push(y);
     }
     all

@@ -1,17 +1,16 @@
 //! Recurrent layers against PyTorch: an f64 network with PyTorch's equations gives what `torch.nn.LSTM` and `GRU` gave in f32
 //! (so that equations, gate order and order of layers are theirs), and the quantized layer comes close to it.
 
+mod answers;
 mod common;
-#[path = "common/golden.rs"]
-mod file;
 
 use std::collections::HashMap;
 
+use answers::cases;
 use common::kernels;
-use file::cases;
 use i8gemm::{
     Error, MatMut, MatRef,
-    nn::{Config, Gru, Lstm, LstmState, RecurrentWeights},
+    nn::{DynamicConfig, Gru, Layer, Lstm, LstmState, RecurrentWeights, Sequence},
 };
 use serde::Deserialize;
 
@@ -122,42 +121,39 @@ impl Case {
     }
 
     /// Outputs, and the last states, of the layer of this crate.
-    fn quantized(&self, config: Config) -> Result<[Vec<f32>; 3], Error> {
+    fn quantized(&self, config: DynamicConfig) -> Result<[Vec<f32>; 3], Error> {
         let gates = self.gates() * self.hidden;
         let matrix = |what, index, cols| {
             MatRef::row_major(self.named(what, index).expect("every cell has both weights"), gates, cols)
         };
         let weights = (0..self.cells()).map(|index| {
-            Ok(RecurrentWeights {
-                input: matrix("weight_ih", index, self.width(index))?,
-                hidden: matrix("weight_hh", index, self.hidden)?,
-                input_bias: self.named("bias_ih", index),
-                hidden_bias: self.named("bias_hh", index),
-            })
+            Ok(RecurrentWeights::new(
+                matrix("weight_ih", index, self.width(index))?,
+                matrix("weight_hh", index, self.hidden)?,
+            )
+            .biases(self.named("bias_ih", index), self.named("bias_hh", index)))
         });
         let weights = weights.collect::<Result<Vec<_>, Error>>()?;
         if self.gates() == 4 {
-            self.run(Layer::Lstm(Lstm::with_config(&weights, self.bidirectional, config)?))
+            self.run(Recurrent::Lstm(Lstm::with_config(&weights, self.bidirectional, config)?))
         } else {
-            self.run(Layer::Gru(Gru::with_config(&weights, self.bidirectional, config)?))
+            self.run(Recurrent::Gru(Gru::with_config(&weights, self.bidirectional, config)?))
         }
     }
 
     /// Outputs, and the last states.
-    fn run(&self, layer: Layer) -> Result<[Vec<f32>; 3], Error> {
+    fn run(&self, layer: Recurrent) -> Result<[Vec<f32>; 3], Error> {
         let (rows, width) = (self.steps * self.batch, self.directions() * self.hidden);
         let mut y = vec![0.0; rows * width];
         let (mut h, mut c) = (self.h0.clone(), self.c0.clone().unwrap_or_default());
         let (x, out) =
             (MatRef::row_major(&self.x, rows, self.inputs)?, MatMut::row_major(&mut y, rows, width)?);
         match layer {
-            Layer::Lstm(lstm) => {
-                let mut scratch = lstm.workspace(self.steps, self.batch)?;
-                lstm.forward(x, out, self.batch, LstmState { h: &mut h, c: &mut c }, &mut scratch)?;
+            Recurrent::Lstm(lstm) => {
+                lstm.apply(Sequence::new(x, self.batch)?, (out, LstmState { h: &mut h, c: &mut c }))?;
             }
-            Layer::Gru(gru) => {
-                let mut scratch = gru.workspace(self.steps, self.batch)?;
-                gru.forward(x, out, self.batch, &mut h, &mut scratch)?;
+            Recurrent::Gru(gru) => {
+                gru.apply(Sequence::new(x, self.batch)?, (out, &mut h))?;
             }
         }
         Ok([y, h, c])
@@ -186,7 +182,7 @@ impl Case {
     }
 }
 
-enum Layer {
+enum Recurrent {
     Lstm(Lstm),
     Gru(Gru),
 }
@@ -213,7 +209,9 @@ fn torch_lstm_and_gru() -> Result<(), Error> {
             }
         }
         for kernel in kernels() {
-            for (actual, expected) in case.quantized(Config::default().kernel(kernel))?.iter().zip(expected) {
+            for (actual, expected) in
+                case.quantized(DynamicConfig::default().kernel(kernel))?.iter().zip(expected)
+            {
                 let largest = difference(actual, expected);
                 assert!(largest <= QUANTIZED, "{what}: {kernel} is off by {largest}");
             }
@@ -230,10 +228,10 @@ fn layers_from_safetensors() -> Result<(), Box<dyn std::error::Error>> {
 
     for case in &cases::<Case>("nn_torch.json") {
         let file = case.file();
-        let (tensors, config) = (Tensors::new(&file)?, Config::default());
+        let (tensors, config) = (Tensors::new(&file)?, DynamicConfig::default());
         let layer = match case.kind.as_str() {
-            "lstm" => Layer::Lstm(tensors.lstm("net.rnn", config)?),
-            _ => Layer::Gru(tensors.gru("net.rnn", config)?),
+            "lstm" => Recurrent::Lstm(tensors.lstm("net.rnn", config)?),
+            _ => Recurrent::Gru(tensors.gru("net.rnn", config)?),
         };
         assert_eq!(case.run(layer)?, case.quantized(config)?, "{}", case.kind);
     }

@@ -1,14 +1,13 @@
 //! Quantization against PyTorch and ONNX Runtime: their answers, read from `tests/golden/` when the tests run. Other files of
 //! the same form may be put in their place.
 
+mod answers;
 mod common;
-#[path = "common/golden.rs"]
-mod file;
 
 use std::collections::HashMap;
 
+use answers::cases;
 use common::kernels;
-use file::cases;
 use i8gemm::{
     MatRef, Operand,
     quant::{

@@ -8,9 +8,9 @@ use common::{Threads, soon};
 use i8gemm::{
     Error, Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Rhs, Workspace,
     nn::{
-        Activation, Add, AveragePool, Config, Conv2d, DepthwiseConv2d, Embedding, Filters, Gru, Linear, Lstm,
-        MaxPool, Network, NetworkConfig, Nhwc, Node, RecurrentWeights, StaticConfig, StaticLinear, Weights,
-        Window,
+        Activation, Add, AveragePool, Conv2d, DepthwiseConv2d, DynamicConfig, Embedding, Filters, Gru,
+        Images, Layer, Linear, Lstm, MaxPool, Network, NetworkConfig, Nhwc, Node, RecurrentWeights,
+        StaticConfig, StaticLinear, Weights, Window,
     },
     quant::{
         DynamicBuffers, DynamicQuantizer, Grouping, Histogram, Levels, MinMax, ParamList, PerChannel,
@@ -54,6 +54,13 @@ fn weights() {
             for (k, n) in [(1, HUGE), (1 << 14, HUGE), (1 << 10, HUGE >> 10)] {
                 too_large(PackedRhs::pack_for(kernel, MatRef::new(&[1u8], k, n, 0, 0).unwrap()));
             }
+            // Weights of few bits are looked at one by one, but not before there is room for them.
+            let endless = Rhs::new(MatRef::new(&[1i8], 30_000, HUGE, 0, 0).unwrap()).four_bits();
+            too_large(PackedRhs::pack_for(kernel, endless));
+            let endless = Rhs::new(MatRef::new(&[1i8], 30_000, 1 << 30, 0, 0).unwrap()).four_bits();
+            let mut buffer = [0; 64];
+            let refused = PackedRhs::pack_into(kernel, &endless, &mut buffer);
+            assert!(matches!(refused, Err(Error::BufferTooSmall { .. })));
             // No columns, as deep as numbers go: what follows from the depth overflows nowhere.
             for k in [HUGE, 2 * HUGE, 8 * HUGE, usize::MAX - 70, usize::MAX] {
                 let rhs = Rhs::new(MatRef::<i8>::row_major(&[], k, 0).unwrap()).allow_wrapping();
@@ -65,7 +72,7 @@ fn weights() {
             }
         }
         let real = views(&[0.5f32]);
-        for config in [Config::default(), Config::default().per_tensor_weights()] {
+        for config in [DynamicConfig::default(), DynamicConfig::default().per_tensor_weights()] {
             too_large(Linear::with_config(real[0], None, config));
             too_large(Linear::with_config(real[5], None, config));
             for weights in real {
@@ -79,11 +86,11 @@ fn weights() {
                 too_large(Embedding::with_config(real[5], bits, config));
             }
             for (gates, kind) in [(4, "LSTM"), (3, "GRU")] {
-                let layer = |inputs: usize, hidden: usize| RecurrentWeights {
-                    input: MatRef::new(&[0.5], gates * hidden, inputs, 0, 0).unwrap(),
-                    hidden: MatRef::new(&[0.5], gates * hidden, hidden, 0, 0).unwrap(),
-                    input_bias: None,
-                    hidden_bias: None,
+                let layer = |inputs: usize, hidden: usize| {
+                    RecurrentWeights::new(
+                        MatRef::new(&[0.5], gates * hidden, inputs, 0, 0).unwrap(),
+                        MatRef::new(&[0.5], gates * hidden, hidden, 0, 0).unwrap(),
+                    )
                 };
                 for (inputs, hidden) in [(0, HUGE / 16), (HUGE / 4, 1), (1, HUGE / 16), (1, HUGE)] {
                     let weights = [layer(inputs, hidden)];
@@ -193,25 +200,26 @@ fn images_without_elements() {
             let mut y = vec![7u8; len.unwrap_or(0)];
             let taps = window.size().0 * window.size().1;
             let (weights, x) = (vec![0.5; taps], [0u8; 0]);
+            let images = Images::new(&x, shape);
 
             let largest = MaxPool::new(window).unwrap();
             assert_eq!(
-                largest.forward(&x, shape, &mut y).is_ok(),
+                images.and_then(|x| largest.forward(x, &mut y, &mut [])).is_ok(),
                 largest.output_shape(shape).is_ok() && len.is_some()
             );
             let average = AveragePool::<u8, u8>::new(window, config).unwrap();
             for pool in [average, AveragePool::global(config).unwrap()] {
                 if let Ok(mut scratch) = pool.workspace(shape) {
-                    let _ = pool.forward(&x, shape, &mut y, &mut scratch);
+                    let _ = images.and_then(|x| pool.forward(x, &mut y, &mut scratch));
                 }
             }
             let conv = Conv2d::<u8, u8>::new(filters, &weights, None, config).unwrap();
             if let Ok(mut scratch) = conv.workspace(shape) {
-                let _ = conv.forward(&x, shape, &mut y, &mut scratch);
+                let _ = images.and_then(|x| conv.forward(x, &mut y, &mut scratch));
             }
             let depthwise = DepthwiseConv2d::<u8, u8>::new(filters, &weights, None, config).unwrap();
             if let Ok(mut scratch) = depthwise.workspace(shape) {
-                let _ = depthwise.forward(&x, shape, &mut y, &mut scratch);
+                let _ = images.and_then(|x| depthwise.forward(x, &mut y, &mut scratch));
             }
             let _ = reference::max_pool(&x, shape, &window, &mut y);
             let _ = reference::average_pool(&x, shape, &window, true, [UNIT; 2], &mut y);
@@ -225,7 +233,8 @@ fn images_without_elements() {
     soon(|| {
         for shape in [Nhwc::new(1, HUGE, 1, 0), Nhwc::new(HUGE, 1, 1, 0)] {
             for window in WINDOWS {
-                let _ = MaxPool::new(window).unwrap().forward::<u8>(&[], shape, &mut []);
+                let pool = MaxPool::<u8>::new(window).unwrap();
+                let _ = Images::new(&[], shape).and_then(|x| pool.forward(x, &mut [], &mut []));
             }
         }
         // A window of more taps than a sum holds, on an image of one pixel.
@@ -237,7 +246,7 @@ fn images_without_elements() {
         let averages = reference::average_pool(&[1u8], shape, &large, true, [UNIT; 2], &mut [0u8; 4]);
         assert_eq!(averages, Err(no_sum));
         let (mut y, mut expected) = ([0; 4], [1; 4]);
-        MaxPool::new(large).unwrap().forward(&[1u8], shape, &mut y).unwrap();
+        MaxPool::new(large).unwrap().forward(Images::new(&[1u8], shape).unwrap(), &mut y, &mut []).unwrap();
         assert_eq!(y, expected);
         expected.fill(0);
         reference::max_pool(&[1u8], shape, &large, &mut expected).unwrap();
@@ -259,7 +268,8 @@ fn pools_of_padding() {
                 assert!(y.iter().all(|&y| y == expected));
                 y.fill(77);
             };
-            let result = MaxPool::new(window).unwrap().forward(&[9], shape, &mut y);
+            let result =
+                MaxPool::new(window).unwrap().forward(Images::new(&[9], shape).unwrap(), &mut y, &mut []);
             is(9, result, &mut y);
             let result = reference::max_pool(&[9u8], shape, &window, &mut y);
             is(9, result, &mut y);
@@ -267,7 +277,7 @@ fn pools_of_padding() {
             for (pool, count_padding) in [(average, true), (average.exclude_padding(), false)] {
                 let expected = if count_padding { 0 } else { 9 };
                 let mut scratch = pool.workspace(shape).unwrap();
-                let result = pool.forward(&[9], shape, &mut y, &mut scratch);
+                let result = pool.forward(Images::new(&[9], shape).unwrap(), &mut y, &mut scratch);
                 is(expected, result, &mut y);
                 let result =
                     reference::average_pool(&[9u8], shape, &window, count_padding, [UNIT; 2], &mut y);
@@ -292,10 +302,11 @@ fn pools_of_padding() {
 #[test]
 fn pools_of_no_images() {
     soon(|| {
-        let pool = MaxPool::new(Window::new(2, 1).padding(1, 0)).unwrap();
+        let pool = MaxPool::<u8>::new(Window::new(2, 1).padding(1, 0)).unwrap();
         let out = Nhwc::new(0, HUGE + 1, 1, 1);
-        assert_eq!(pool.forward::<u8>(&[], Nhwc::new(0, HUGE, 1, 1), &mut []), Ok(out));
-        let apart = MaxPool::new(Window::new(2, 1).dilation(HUGE, 1).padding(HUGE / 2, 0)).unwrap();
+        let none = Images::new(&[], Nhwc::new(0, HUGE, 1, 1)).unwrap();
+        assert_eq!(pool.forward(none, &mut [], &mut []), Ok(out));
+        let apart = MaxPool::<u8>::new(Window::new(2, 1).dilation(HUGE, 1).padding(HUGE / 2, 0)).unwrap();
         assert!(matches!(
             apart.output_shape(Nhwc::new(0, HUGE / 2, 1, 1)),
             Err(Error::EmptyWindow { what: "rows", .. }) | Err(Error::Window { .. })
@@ -355,19 +366,17 @@ fn workspaces_are_at_most_as_large_as_a_slice() {
         gemm.run_with(&Threads(usize::MAX), lhs, out, &mut scratch).unwrap();
         assert_eq!(y, [64; 64 * 64]);
 
-        let config = Config::default().kernel(kernel);
+        let config = DynamicConfig::default().kernel(kernel);
         let linear = Linear::with_config(MatRef::row_major(&real, 64, 64).unwrap(), None, config).unwrap();
         too_large(linear.workspace_size(largest / 64 + 1));
-        let layer = RecurrentWeights {
-            input: MatRef::row_major(&real[..4], 4, 1).unwrap(),
-            hidden: MatRef::row_major(&real[..4], 4, 1).unwrap(),
-            input_bias: None,
-            hidden_bias: None,
-        };
+        let layer = RecurrentWeights::new(
+            MatRef::row_major(&real[..4], 4, 1).unwrap(),
+            MatRef::row_major(&real[..4], 4, 1).unwrap(),
+        );
         let lstm = Lstm::with_config(&[layer], false, config).unwrap();
         for (steps, batch) in [(largest / 16, 1), (1, largest / 16), (HUGE, HUGE)] {
-            too_large(lstm.workspace_size(steps, batch));
-            too_large(lstm.workspace(steps, batch));
+            too_large(lstm.workspace_size((steps, batch)));
+            too_large(lstm.workspace((steps, batch)));
         }
         let config = StaticConfig::<u8>::new(UNIT, UNIT).kernel(kernel);
         let filters = Filters::new(64, 1, Window::new(1, 1));

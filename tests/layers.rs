@@ -1,15 +1,18 @@
 //! Static layers: every kernel against the scalar definition, bit for bit; PyTorch's answers; every mistake.
 
+mod answers;
 mod common;
-#[path = "common/golden.rs"]
-mod file;
+mod layers {
+    pub mod pytorch;
+}
 
+use answers::cases;
 use common::{FILLS, Random, bytes, keeps_f32, kernels};
-use file::cases;
 use i8gemm::{
     Error, Kernel, Lhs, MatMut, MatRef, Operand, Output, OutputElement, Rhs,
     nn::{
-        Add, AveragePool, Conv2d, DepthwiseConv2d, Filters, MaxPool, Nhwc, StaticConfig, StaticLinear, Window,
+        Add, AveragePool, Conv2d, DepthwiseConv2d, Filters, Images, Layer, MaxPool, Nhwc, StaticConfig,
+        StaticLinear, Window,
     },
     quant::{Levels, QParams, Rounding},
     reference,
@@ -95,7 +98,7 @@ fn check_pools<A: Operand + OutputElement + PartialEq + std::fmt::Debug>(kernel:
     let pool = AveragePool::<A, A>::new(window, config).unwrap();
     let pool = if include { pool } else { pool.exclude_padding() };
     let Ok(out) = pool.output_shape(shape) else {
-        assert!(MaxPool::new(window).unwrap().output_shape(shape).is_err());
+        assert!(MaxPool::<A>::new(window).unwrap().output_shape(shape).is_err());
         return;
     };
     let len = out.elements().unwrap();
@@ -103,12 +106,15 @@ fn check_pools<A: Operand + OutputElement + PartialEq + std::fmt::Debug>(kernel:
     let (mut expected, mut actual) = (blank.clone(), blank.clone());
     reference::average_pool(&x, shape, &window, include, [input, output], &mut expected).unwrap();
     let mut scratch = vec![0xA5; pool.workspace_size(shape).unwrap()];
-    assert_eq!(pool.forward(&x, shape, &mut actual, &mut scratch).unwrap(), out);
+    assert_eq!(pool.forward(Images::new(&x, shape).unwrap(), &mut actual, &mut scratch).unwrap(), out);
     assert_eq!(actual, expected, "{kernel}: {window:?} of {shape:?}, {input:?}, {output:?}, {include}");
 
     let (mut expected, mut actual) = (blank.clone(), blank);
     reference::max_pool(&x, shape, &window, &mut expected).unwrap();
-    assert_eq!(MaxPool::new(window).unwrap().forward(&x, shape, &mut actual).unwrap(), out);
+    assert_eq!(
+        MaxPool::new(window).unwrap().forward(Images::new(&x, shape).unwrap(), &mut actual, &mut []).unwrap(),
+        out
+    );
     assert_eq!(actual, expected, "{window:?} of {shape:?}");
 
     let whole = Window::new(height, width);
@@ -118,7 +124,7 @@ fn check_pools<A: Operand + OutputElement + PartialEq + std::fmt::Debug>(kernel:
     );
     reference::average_pool(&x, shape, &whole, true, [input, output], &mut expected).unwrap();
     let global = AveragePool::<A, A>::global(config).unwrap();
-    global.forward(&x, shape, &mut actual, &mut scratch).unwrap();
+    global.forward(Images::new(&x, shape).unwrap(), &mut actual, &mut scratch).unwrap();
     assert_eq!(actual, expected, "{kernel}: all of {shape:?}, {input:?}, {output:?}");
 }
 
@@ -243,101 +249,6 @@ fn linear_on_every_kernel() {
     }
 }
 
-#[derive(Deserialize)]
-struct Golden {
-    op: String,
-    #[serde(default)]
-    shape: Vec<usize>,
-    inputs: Vec<Vec<u8>>,
-    params: Vec<Params>,
-    #[serde(default)]
-    relu: bool,
-    #[serde(default)]
-    kernel: [usize; 2],
-    #[serde(default)]
-    stride: [usize; 2],
-    #[serde(default)]
-    padding: [usize; 2],
-    #[serde(default)]
-    dilation: usize,
-    #[serde(default)]
-    include: bool,
-    #[serde(default)]
-    weights: Vec<i8>,
-    #[serde(default)]
-    weight_scales: Vec<f32>,
-    #[serde(default)]
-    bias: Vec<f32>,
-    y: Vec<u8>,
-    exact: bool,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-struct Params {
-    scale: f32,
-    zero_point: i32,
-}
-
-impl From<Params> for QParams {
-    fn from(Params { scale, zero_point }: Params) -> Self {
-        Self { scale, zero_point }
-    }
-}
-
-/// PyTorch adds dequantized values and divides by the output's scale last: where scales are no powers of two, sums close to a tie
-/// may fall on the other side of it.
-#[test]
-fn answers_of_pytorch() {
-    for (i, case) in cases::<Golden>("layers_torch.json").iter().enumerate() {
-        let p: Vec<QParams> = case.params.iter().map(|&p| p.into()).collect();
-        let relu = |config: StaticConfig<'static, u8>| if case.relu { config.relu() } else { config };
-        let window = || {
-            let Golden { kernel: [kh, kw], stride: [sh, sw], padding: [ph, pw], dilation, .. } = *case;
-            Window::new(kh, kw).stride(sh, sw).padding(ph, pw).dilation(dilation, dilation)
-        };
-        let image = || Nhwc::new(case.shape[0], case.shape[1], case.shape[2], case.shape[3]);
-        let x = &case.inputs[0];
-        let mut y = vec![0u8; case.y.len()];
-        let average = |pool: AveragePool<u8, u8>, y: &mut [u8]| {
-            pool.forward(x, image(), y, &mut pool.workspace(image()).unwrap()).unwrap();
-        };
-        match &case.op[..] {
-            "add" => {
-                let add = Add::<u8, u8>::new(p[1], relu(StaticConfig::new(p[0], p[2]))).unwrap();
-                add.forward(x, &case.inputs[1], &mut y).unwrap();
-            }
-            "average_pool" => {
-                let pool = AveragePool::new(window(), StaticConfig::new(p[0], p[0])).unwrap();
-                average(if case.include { pool } else { pool.exclude_padding() }, &mut y);
-            }
-            "global_average_pool" => {
-                average(AveragePool::global(StaticConfig::new(p[0], p[0])).unwrap(), &mut y);
-            }
-            "max_pool" => {
-                MaxPool::new(window()).unwrap().forward(x, image(), &mut y).unwrap();
-            }
-            "linear" => {
-                let &[m, k, n] = &case.shape[..] else { panic!("{:?}", case.shape) };
-                let real: Vec<f32> =
-                    (0..n * k).map(|i| f32::from(case.weights[i]) * case.weight_scales[i / k]).collect();
-                let config = StaticConfig::new(p[0], p[1]).weight_scales(&case.weight_scales);
-                let config = if case.relu { config.relu() } else { config };
-                let weights = MatRef::row_major(&real, n, k).unwrap();
-                let linear = StaticLinear::<u8, u8>::new(weights, Some(&case.bias), config).unwrap();
-                let out = MatMut::row_major(&mut y, m, n).unwrap();
-                let mut scratch = linear.workspace(m).unwrap();
-                linear.forward(MatRef::row_major(x, m, k).unwrap(), out, &mut scratch).unwrap();
-            }
-            other => panic!("unknown layer {other}"),
-        }
-        let wrong = y.iter().zip(&case.y).filter(|(a, b)| a != b).count();
-        let far = y.iter().zip(&case.y).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-        println!("case {i}, {}: {wrong} of {} differ, by {far} at most", case.op, y.len());
-        let allowed = if case.exact { (0, 0) } else { (y.len() / 50, 1) };
-        assert!(wrong <= allowed.0 && far <= allowed.1, "case {i}, {}: {y:?}, not {:?}", case.op, case.y);
-    }
-}
-
 #[test]
 fn mistakes_are_errors() {
     let unit = QParams { scale: 1.0, zero_point: 0 };
@@ -360,7 +271,7 @@ fn mistakes_are_errors() {
     // A column of padding is all that the first place sees.
     let padded = Window::new(1, 1).padding(0, 1);
     let empty = Error::EmptyWindow { what: "columns", pixels: 2 };
-    assert_eq!(MaxPool::new(padded).unwrap().output_shape(image), Err(empty));
+    assert_eq!(MaxPool::<u8>::new(padded).unwrap().output_shape(image), Err(empty));
     // Taps on both sides of the image.
     let around = Window::new(2, 1).dilation(3, 1).padding(1, 0);
     assert_eq!(
@@ -372,7 +283,7 @@ fn mistakes_are_errors() {
         AveragePool::<u8, u8>::new(around, config).unwrap().output_shape(Nhwc::new(1, 1, 2, 1)),
         Err(Error::EmptyWindow { what: "rows", .. })
     ));
-    assert!(matches!(MaxPool::new(Window::new(0, 1)), Err(Error::Zero { .. })));
+    assert!(matches!(MaxPool::<u8>::new(Window::new(0, 1)), Err(Error::Zero { .. })));
     let huge = Window::new(1 << 12, 1 << 12);
     let error = AveragePool::<u8, u8>::new(huge, config).unwrap_err();
     assert_eq!(error, Error::WindowTooLarge { rows: 1 << 12, cols: 1 << 12, max: 8_421_504 });
@@ -382,14 +293,17 @@ fn mistakes_are_errors() {
     );
     // The largest is no sum.
     let (padded, mut y) = (huge.padding_each([2048, 2047], [2048, 2047]), [0u8; 4]);
-    assert_eq!(MaxPool::new(padded).unwrap().forward(&[9, 2, 3, 4], image, &mut y), Ok(image));
+    assert_eq!(
+        MaxPool::new(padded).unwrap().forward(Images::new(&[9, 2, 3, 4], image).unwrap(), &mut y, &mut []),
+        Ok(image)
+    );
     assert_eq!(y, [9; 4]);
     let global = AveragePool::<u8, u8>::global(config).unwrap();
     assert!(matches!(global.output_shape(Nhwc::new(1, 0, 2, 1)), Err(Error::Zero { .. })));
     let mut y = [7u8; 1];
-    let small = global.forward(&[1; 4], image, &mut y, &mut []);
+    let small = global.forward(Images::new(&[1; 4], image).unwrap(), &mut y, &mut []);
     assert!(matches!(small, Err(Error::BufferTooSmall { .. })));
-    assert!(matches!(global.forward(&[1; 3], image, &mut y, &mut [0; 256]), Err(Error::Shape { .. })));
+    assert!(matches!(Images::new(&[1; 3], image), Err(Error::Shape { .. })));
     assert_eq!(y, [7]);
 
     let weights = MatRef::row_major(&[1.0f32, 2.0], 1, 2).unwrap();
@@ -478,9 +392,9 @@ fn quantized_biases_beside_their_sums() -> Result<(), Error> {
             assert_eq!(i64::from(y[0]), end, "{kernel}: {k}, {zero_point}");
             let (conv, depthwise) = one_channel(bias)?;
             let (image, x) = (Nhwc::new(1, 1, k, 1), x.row_slice(0).unwrap());
-            conv.forward(x, image, &mut y, &mut conv.workspace(image)?)?;
+            conv.apply(Images::new(x, image)?, &mut y)?;
             assert_eq!(i64::from(y[0]), end, "{kernel}: {k}, {zero_point}");
-            depthwise.forward(x, image, &mut y, &mut depthwise.workspace(image)?)?;
+            depthwise.apply(Images::new(x, image)?, &mut y)?;
             assert_eq!(i64::from(y[0]), end, "{kernel}: {k}, {zero_point}");
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! Weights of any magnitude keep their bits: what 8 bits keep of 256 weights near 1 they keep of the same weights near 1e-30, at
-//! every door where scales come from data.
+//! every door where scales come from data. (One file, though a long one: the doors share their weights and their measure.)
 
 mod common;
 
@@ -7,9 +7,9 @@ use common::{Random, kernels};
 use i8gemm::{
     Error, MatMut, MatRef, Operand,
     nn::{
-        Activation, Config, Conv2d, DepthwiseConv2d, Embedding, Filters, Gru, Linear, Lstm, LstmState,
-        Network, NetworkConfig, Nhwc, Node, NodeParams, RecurrentWeights, StaticConfig, StaticLinear,
-        Weights, Window,
+        Activation, Conv2d, DepthwiseConv2d, DynamicConfig, Embedding, Filters, Gru, Images, Layer, Linear,
+        Lstm, LstmState, Network, NetworkConfig, Nhwc, Node, NodeParams, RecurrentWeights, Sequence,
+        StaticConfig, StaticLinear, Weights, Window,
     },
     quant::{
         Calibrator, Codebook, Grouping, Histogram, Interval, Levels, MinMax, MovingAverage, NonFinite,
@@ -186,7 +186,7 @@ fn embeddings() {
         for per_tensor in [false, true] {
             for (bits, least) in [(8, EIGHT), (4, FOUR)] {
                 check(&format!("Embedding, {bits} bits, {kernel}"), least, |weights| {
-                    let config = Config::default().kernel(kernel);
+                    let config = DynamicConfig::default().kernel(kernel);
                     let config = if per_tensor { config.per_tensor_weights() } else { config };
                     // A row of zeros has no say in the scale of all.
                     let table = [weights, &[0.0; K]].concat();
@@ -214,14 +214,14 @@ fn transposed(values: &[f32]) -> Vec<f32> {
 #[test]
 fn dynamic_layers() {
     for kernel in kernels() {
-        let per_channel = Config::default().kernel(kernel);
+        let per_channel = DynamicConfig::default().kernel(kernel);
         for (name, config) in [("per channel", per_channel), ("per tensor", per_channel.per_tensor_weights())]
         {
             check(&format!("Linear, {name}, {kernel}"), EIGHT, |weights| {
                 let linear = Linear::with_config(MatRef::row_major(weights, N, K)?, None, config)?;
                 let (x, mut y) = (picks(0.0, 1.0), [0.0; N * K]);
                 let out = MatMut::row_major(&mut y, K, N)?;
-                linear.forward(MatRef::row_major(&x, K, K)?, out, &mut linear.workspace(K)?)?;
+                linear.apply(MatRef::row_major(&x, K, K)?, out)?;
                 Ok(transposed(&y))
             });
             // The weights are those of the gate that tanh belongs to, a hundredth of them, where tanh is a line. The other gates
@@ -234,33 +234,29 @@ fn dynamic_layers() {
             check(&format!("Lstm, {name}, {kernel}"), EIGHT, |weights| {
                 let real: Vec<f32> = weights.iter().map(|w| w * 0.01).collect();
                 let (input, hidden) = (gates(&real, 4, 2), vec![0.0; 4 * N * N]);
-                let weights = RecurrentWeights {
-                    input: MatRef::row_major(&input, 4 * N, K)?,
-                    hidden: MatRef::row_major(&hidden, 4 * N, N)?,
-                    input_bias: None,
-                    hidden_bias: None,
-                };
+                let weights = RecurrentWeights::new(
+                    MatRef::row_major(&input, 4 * N, K)?,
+                    MatRef::row_major(&hidden, 4 * N, N)?,
+                );
                 let lstm = Lstm::with_config(&[weights], false, config)?;
                 let (x, mut y) = (picks(0.0, 1.0), [0.0; N * K]);
                 let (mut h, mut c) = ([0.0; N * K], [0.0; N * K]);
                 let (state, out) = (LstmState { h: &mut h, c: &mut c }, MatMut::row_major(&mut y, K, N)?);
-                let mut scratch = lstm.workspace(1, K)?;
-                lstm.forward(MatRef::row_major(&x, K, K)?, out, K, state, &mut scratch)?;
+                let mut scratch = lstm.workspace((1, K))?;
+                lstm.forward(Sequence::new(MatRef::row_major(&x, K, K)?, K)?, (out, state), &mut scratch)?;
                 Ok(transposed(&y.map(|h| 100.0 * 4.0 * h)))
             });
             check(&format!("Gru, {name}, {kernel}"), EIGHT, |weights| {
                 let real: Vec<f32> = weights.iter().map(|w| w * 0.01).collect();
                 let (input, hidden) = (gates(&real, 3, 2), vec![0.0; 3 * N * N]);
-                let weights = RecurrentWeights {
-                    input: MatRef::row_major(&input, 3 * N, K)?,
-                    hidden: MatRef::row_major(&hidden, 3 * N, N)?,
-                    input_bias: None,
-                    hidden_bias: None,
-                };
+                let weights = RecurrentWeights::new(
+                    MatRef::row_major(&input, 3 * N, K)?,
+                    MatRef::row_major(&hidden, 3 * N, N)?,
+                );
                 let gru = Gru::with_config(&[weights], false, config)?;
                 let (x, mut y, mut h) = (picks(0.0, 1.0), [0.0; N * K], [0.0; N * K]);
                 let out = MatMut::row_major(&mut y, K, N)?;
-                gru.forward(MatRef::row_major(&x, K, K)?, out, K, &mut h, &mut gru.workspace(1, K)?)?;
+                gru.apply(Sequence::new(MatRef::row_major(&x, K, K)?, K)?, (out, &mut h))?;
                 Ok(transposed(&y.map(|h| 100.0 * 2.0 * h)))
             });
         }
@@ -293,14 +289,14 @@ fn static_layers() {
             check(&what("StaticLinear to f32"), EIGHT, |weights| {
                 let linear = StaticLinear::<u8, f32>::new(MatRef::row_major(weights, N, K)?, None, real)?;
                 let mut y = [0.0; N * K];
-                linear.forward(rows, MatMut::row_major(&mut y, K, N)?, &mut linear.workspace(K)?)?;
+                linear.apply(rows, MatMut::row_major(&mut y, K, N)?)?;
                 Ok(transposed(&y))
             });
             check(&what("StaticLinear to i8"), 40.0, |weights| {
                 let matrix = MatRef::row_major(weights, N, K)?;
                 let linear = StaticLinear::<u8, i8>::new(matrix, None, bytes(weights)?)?;
                 let mut y = [0i8; N * K];
-                linear.forward(rows, MatMut::row_major(&mut y, K, N)?, &mut linear.workspace(K)?)?;
+                linear.apply(rows, MatMut::row_major(&mut y, K, N)?)?;
                 let params = output(weights)?;
                 Ok(transposed(&y.map(|q| params.dequantize(q))))
             });
@@ -309,13 +305,13 @@ fn static_layers() {
             check(&what("Conv2d to f32"), EIGHT, |weights| {
                 let conv = Conv2d::<u8, f32>::new(dense, weights, None, real)?;
                 let mut y = [0.0; N * K];
-                conv.forward(&x, image, &mut y, &mut conv.workspace(image)?)?;
+                conv.apply(Images::new(&x, image)?, &mut y)?;
                 Ok(transposed(&y))
             });
             check(&what("Conv2d to i8"), 40.0, |weights| {
                 let conv = Conv2d::<u8, i8>::new(dense, weights, None, bytes(weights)?)?;
                 let mut y = [0i8; N * K];
-                conv.forward(&x, image, &mut y, &mut conv.workspace(image)?)?;
+                conv.apply(Images::new(&x, image)?, &mut y)?;
                 let params = output(weights)?;
                 Ok(transposed(&y.map(|q| params.dequantize(q))))
             });
@@ -324,13 +320,13 @@ fn static_layers() {
             check(&what("DepthwiseConv2d to f32"), EIGHT, |weights| {
                 let conv = DepthwiseConv2d::<u8, f32>::new(depthwise, weights, None, real)?;
                 let mut y = [0.0; N * K];
-                conv.forward(&x, image, &mut y, &mut conv.workspace(image)?)?;
+                conv.apply(Images::new(&x, image)?, &mut y)?;
                 Ok(transposed(&y))
             });
             check(&what("DepthwiseConv2d to i8"), 40.0, |weights| {
                 let conv = DepthwiseConv2d::<u8, i8>::new(depthwise, weights, None, bytes(weights)?)?;
                 let mut y = [0i8; N * K];
-                conv.forward(&x, image, &mut y, &mut conv.workspace(image)?)?;
+                conv.apply(Images::new(&x, image)?, &mut y)?;
                 let params = output(weights)?;
                 Ok(transposed(&y.map(|q| params.dequantize(q))))
             });
@@ -352,7 +348,7 @@ fn networks() {
                 let params = vec![NodeParams::new(UNIT); 2];
                 let quantized = net.convert(&params, config)?;
                 let mut y = [0.0; N * K];
-                quantized.forward(&identity, &mut y, &mut quantized.workspace(K)?)?;
+                quantized.apply(&identity, &mut y)?;
                 Ok(transposed(&y))
             });
             check(&format!("Calibration::convert, {kernel}"), 40.0, |weights| {
@@ -364,7 +360,7 @@ fn networks() {
                 calibration.observe(&identity)?;
                 let quantized = calibration.convert(config)?;
                 let mut y = [0.0; N * K];
-                quantized.forward(&identity, &mut y, &mut quantized.workspace(K)?)?;
+                quantized.apply(&identity, &mut y)?;
                 Ok(transposed(&y))
             });
         }
@@ -459,7 +455,7 @@ fn scales_that_underflow_on_the_way() -> Result<(), Error> {
             let linear = StaticLinear::<i8, i8>::from_quantized(matrix, weight_scale, None, config)?;
             let mut y = [0];
             let out = MatMut::row_major(&mut y, 1, 1)?;
-            linear.forward(MatRef::row_major(&x, 1, LONG)?, out, &mut linear.workspace(1)?)?;
+            linear.apply(MatRef::row_major(&x, 1, LONG)?, out)?;
             Ok(y[0])
         };
         // 127 * 127 * 10,000 * 4.9e-45 / 1.2e-38 is 65.9; the nearest f32 to 4.9e-45 is 4.2e-45.
@@ -484,9 +480,9 @@ fn dynamic_scales_near_the_end_of_f32() -> Result<(), Error> {
     for kernel in kernels() {
         let weights = weights().iter().map(|w| w * 1e-16).collect::<Vec<_>>();
         let matrix = MatRef::row_major(&weights, N, K)?;
-        let linear = Linear::with_config(matrix, None, Config::default().kernel(kernel))?;
+        let linear = Linear::with_config(matrix, None, DynamicConfig::default().kernel(kernel))?;
         let out = MatMut::row_major(&mut y, 1, N)?;
-        linear.forward(MatRef::row_major(&x, 1, K)?, out, &mut linear.workspace(1)?)?;
+        linear.apply(MatRef::row_major(&x, 1, K)?, out)?;
         let sum = |row: &[f32]| (row.iter().map(|&w| f64::from(w)).sum::<f64>() * 1e-16) as f32;
         let exact: Vec<f32> = weights.chunks(K).map(sum).collect();
         assert!(sqnr(&exact, &y) > 40.0, "{kernel}: {} dB", sqnr(&exact, &y));
@@ -506,7 +502,7 @@ fn channels_next_to_nothing() -> Result<(), Error> {
             let linear = StaticLinear::<i8, i8>::new(MatRef::row_major(&weights, 2, 2)?, bias, config)?;
             let mut y = [99; 2];
             let out = MatMut::row_major(&mut y, 1, 2)?;
-            linear.forward(MatRef::row_major(&[100, -100], 1, 2)?, out, &mut linear.workspace(1)?)?;
+            linear.apply(MatRef::row_major(&[100, -100], 1, 2)?, out)?;
             // 100e-9 * 5e11 is 50,000.
             assert_eq!(y, if bias.is_none() { [0, 50] } else { [2, 51] }, "{kernel}");
         }

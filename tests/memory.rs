@@ -9,9 +9,9 @@ use std::{
 use i8gemm::{
     Error, Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Product, Rhs, Workspace,
     nn::{
-        Activation, AveragePool, BatchNorm, Config, Conv2d, DepthwiseConv2d, Embedding, Filters, Gru, Linear,
-        Lstm, Network, NetworkConfig, Nhwc, Node, RecurrentWeights, StaticConfig, StaticLinear, Weights,
-        Window,
+        Activation, AveragePool, BatchNorm, Conv2d, DepthwiseConv2d, DynamicConfig, Embedding, Filters, Gru,
+        Layer, Linear, Lstm, Network, NetworkConfig, Nhwc, Node, RecurrentWeights, StaticConfig,
+        StaticLinear, Weights, Window,
     },
     quant::{
         Calibrator, Codebook, DynamicBuffers, DynamicQuantizer, Grouping, Histogram, Levels, MinMax,
@@ -236,7 +236,9 @@ fn static_layers<T>(name: &str, mut make: impl FnMut(usize, Option<&[f32]>) -> R
 fn layers() {
     let (w, bias) = (wave(8 * 9), wave(8));
     let matrix = MatRef::row_major(&w, 8, 9).unwrap();
-    for config in [Config::default(), Config::default().per_tensor_weights().per_tensor_activations()] {
+    for config in
+        [DynamicConfig::default(), DynamicConfig::default().per_tensor_weights().per_tensor_activations()]
+    {
         refused("Linear::with_config", || {
             let linear = Linear::with_config(matrix, Some(&bias), config)?;
             linear.workspace(2)
@@ -246,14 +248,17 @@ fn layers() {
             let none = MatRef::row_major(&[], 8, 0).unwrap();
             refused("Embedding::with_config of no features", || Embedding::with_config(none, bits, config));
         }
-        let recurrent = |gates: usize| RecurrentWeights {
-            input: MatRef::row_major(&w[..gates * 2 * 5], gates * 2, 5).unwrap(),
-            hidden: MatRef::row_major(&w[..gates * 4], gates * 2, 2).unwrap(),
-            input_bias: Some(&bias[..gates * 2]),
-            hidden_bias: None,
+        let recurrent = |gates: usize| {
+            RecurrentWeights::new(
+                MatRef::row_major(&w[..gates * 2 * 5], gates * 2, 5).unwrap(),
+                MatRef::row_major(&w[..gates * 4], gates * 2, 2).unwrap(),
+            )
+            .biases(Some(&bias[..gates * 2]), None)
         };
-        refused("Lstm::with_config", || Lstm::with_config(&[recurrent(4); 2], true, config)?.workspace(3, 2));
-        refused("Gru::with_config", || Gru::with_config(&[recurrent(3)], false, config)?.workspace(3, 2));
+        refused("Lstm::with_config", || {
+            Lstm::with_config(&[recurrent(4); 2], true, config)?.workspace((3, 2))
+        });
+        refused("Gru::with_config", || Gru::with_config(&[recurrent(3)], false, config)?.workspace((3, 2)));
     }
 
     let quantized: Vec<i8> = (0..8 * 9).map(|i| i as i8 - 30).collect();
@@ -364,7 +369,7 @@ mod files {
         let file = safetensors::serialize(tensors, None).unwrap();
         // What the names take is not tried: it is not more than the file.
         LEAST.set(2048);
-        let (tensors, config) = (Tensors::new(&file).unwrap(), Config::default());
+        let (tensors, config) = (Tensors::new(&file).unwrap(), DynamicConfig::default());
         every_allocation("Tensors::get", is_memory, || tensors.get("x.weight"));
         every_allocation("Tensors::linear", is_memory, || tensors.linear("x", config));
         every_allocation("Tensors::embedding", is_memory, || tensors.embedding("x", 8, config));
@@ -387,7 +392,7 @@ mod files {
                     let load = || {
                         // Where an address has 32 bits a longer axis is no number.
                         let Ok(tensors) = Tensors::new(&file) else { return };
-                        let config = Config::default();
+                        let config = DynamicConfig::default();
                         for config in [config, config.per_tensor_weights()] {
                             assert!(tensors.linear("", config).is_err());
                             assert!(tensors.lstm("", config).is_err());

@@ -8,8 +8,8 @@ use common::{Random, Threads, soon};
 use i8gemm::{
     Error, Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Rhs,
     nn::{
-        Activation, AveragePool, Config, Conv2d, DepthwiseConv2d, Embedding, Filters, Linear, MaxPool,
-        Network, Nhwc, Node, StaticConfig, StaticLinear, Weights, Window,
+        Activation, AveragePool, Conv2d, DepthwiseConv2d, DynamicConfig, Embedding, Filters, Images, Layer,
+        Linear, MaxPool, Network, Nhwc, Node, StaticConfig, StaticLinear, Weights, Window,
     },
     quant::{
         DynamicBuffers, DynamicQuantizer, Grouping, Levels, MinMax, ParamList, PerChannel, QParams,
@@ -101,12 +101,13 @@ fn images(shape: Nhwc, window: Window, filters: Filters, count: &mut impl FnMut(
     let little =
         |shape: Result<Nhwc, Error>| shape.and_then(|shape| shape.elements()).ok().filter(|&len| len < MUCH);
     let x = vec![1u8; little(Ok(shape)).unwrap_or(1)];
+    let images = Images::new(&x, shape);
     let y = |out: Result<Nhwc, Error>| vec![0u8; little(out).unwrap_or(1)];
 
-    if let Ok(pool) = MaxPool::new(window) {
+    if let Ok(pool) = MaxPool::<u8>::new(window) {
         let out = pool.output_shape(shape);
         count(out.is_ok());
-        count(pool.forward(&x, shape, &mut y(out)).is_ok());
+        count(images.and_then(|x| pool.forward(x, &mut y(out), &mut [])).is_ok());
         count(reference::max_pool(&x, shape, &window, &mut y(out)).is_ok());
     }
     for pool in [AveragePool::<u8, u8>::new(window, config), AveragePool::global(config)] {
@@ -115,7 +116,7 @@ fn images(shape: Nhwc, window: Window, filters: Filters, count: &mut impl FnMut(
         count(out.is_ok());
         let needed = pool.workspace_size(shape).ok().filter(|&needed| needed < MUCH);
         let mut scratch = vec![0; needed.unwrap_or(0)];
-        count(pool.forward(&x, shape, &mut y(out), &mut scratch).is_ok());
+        count(images.and_then(|x| pool.forward(x, &mut y(out), &mut scratch)).is_ok());
     }
     let taps = window.size().0.checked_mul(window.size().1);
     let weights = taps.and_then(|taps| taps.checked_mul(filters.inputs)?.checked_mul(filters.outputs));
@@ -126,13 +127,13 @@ fn images(shape: Nhwc, window: Window, filters: Filters, count: &mut impl FnMut(
         let out = conv.output_shape(shape);
         let needed = conv.workspace_size(shape).ok().filter(|&needed| needed < 1 << 20);
         let mut scratch = vec![0; needed.unwrap_or(0)];
-        count(conv.forward(&x, shape, &mut y(out), &mut scratch).is_ok());
+        count(images.and_then(|x| conv.forward(x, &mut y(out), &mut scratch)).is_ok());
     }
     if let Ok(conv) = DepthwiseConv2d::<u8, u8>::new(filters, &weights, None, config) {
         let out = conv.output_shape(shape);
         let needed = conv.workspace_size(shape).ok().filter(|&needed| needed < 1 << 20);
         let mut scratch = vec![0; needed.unwrap_or(0)];
-        count(conv.forward(&x, shape, &mut y(out), &mut scratch).is_ok());
+        count(images.and_then(|x| conv.forward(x, &mut y(out), &mut scratch)).is_ok());
     }
     if let Ok(mut network) = Network::new(shape.height, shape.width, shape.channels) {
         count(network.max_pool(Node::INPUT, window).is_ok());
@@ -179,7 +180,7 @@ fn matrices(rows: usize, cols: usize, row_stride: usize, col_stride: usize, coun
     for quantizer in [DynamicQuantizer::per_row(), DynamicQuantizer::per_tensor()] {
         count(quantizer.quantize(real, &mut buffers).is_ok());
     }
-    for config in [Config::default(), Config::default().per_tensor_weights()] {
+    for config in [DynamicConfig::default(), DynamicConfig::default().per_tensor_weights()] {
         let linear = Linear::with_config(real, None, config);
         count(linear.is_ok());
         if let Ok(linear) = linear {
@@ -188,4 +189,52 @@ fn matrices(rows: usize, cols: usize, row_stride: usize, col_stride: usize, coun
         count(Embedding::with_config(real, 4, config).is_ok());
     }
     count(StaticLinear::<u8, u8>::new(real, None, StaticConfig::new(UNIT, UNIT)).is_ok());
+}
+
+/// A workspace serves every smaller image, on as many threads or fewer.
+#[test]
+fn a_workspace_serves_every_smaller_image() -> Result<(), Error> {
+    let mut random = Random(23);
+    let mut compared = 0;
+    while compared < 3000 {
+        let mut below = |end: usize| random.below(end);
+        let window = Window::new(1 + below(3), 1 + below(4))
+            .stride(1 + below(3), 1 + below(4))
+            .dilation(1 + below(2), 1 + below(2))
+            .padding(below(3), below(4));
+        let (channels, threads) = (1 + below(9), 1 + below(4));
+        let large = [1 + below(3), 1 + below(12), 1 + below(20)];
+        let small = large.map(|size| 1 + below(size));
+        let [large, small] = [large, small].map(|[n, height, width]| Nhwc::new(n, height, width, channels));
+        let (rows, cols) = window.size();
+        let weights = vec![1.0; channels * rows * cols];
+        let filters = Filters::new(channels, channels, window).groups(channels);
+        let depthwise =
+            DepthwiseConv2d::<u8, i8>::new(filters, &weights, None, StaticConfig::new(UNIT, UNIT))?;
+        let full = vec![1.0; weights.len() * channels];
+        let conv = Conv2d::<u8, i8>::new(
+            Filters::new(channels, channels, window),
+            &full,
+            None,
+            StaticConfig::new(UNIT, UNIT),
+        )?;
+        let fewer = 1 + below(threads);
+        // The smaller image may be too small for the window.
+        if let (Ok(enough), Ok(needed)) = (
+            depthwise.workspace_size_with(large, &Threads(threads)),
+            depthwise.workspace_size_with(small, &Threads(fewer)),
+        ) {
+            assert!(
+                needed <= enough,
+                "depthwise: {window:?}, {small:?} on {fewer} of {large:?} on {threads}"
+            );
+            let needed = conv.workspace_size_with(small, &Threads(fewer))?;
+            assert!(
+                needed <= conv.workspace_size_with(large, &Threads(threads))?,
+                "{window:?}, {small:?} of {large:?}"
+            );
+            compared += 1;
+        }
+    }
+    Ok(())
 }

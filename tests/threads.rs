@@ -8,8 +8,8 @@ use common::{Fill, Matrix, Order, Random, kernels};
 use i8gemm::{
     Error, Executor, Gemm, Lhs, MatMut, MatRef, Output, PackedRhs, Product, Rhs, Sequential,
     nn::{
-        Activation, Conv2d, DepthwiseConv2d, Filters, Gru, Linear, Lstm, LstmState, Network, NetworkConfig,
-        Nhwc, Node, RecurrentWeights, StaticConfig, StaticLinear, Weights, Window,
+        Activation, Conv2d, DepthwiseConv2d, Filters, Gru, Images, Layer, Linear, Lstm, LstmState, Network,
+        NetworkConfig, Nhwc, Node, RecurrentWeights, Sequence, StaticConfig, StaticLinear, Weights, Window,
     },
     quant::{MinMax, QParams},
 };
@@ -130,12 +130,11 @@ fn layers_too() -> Result<(), Error> {
     let (w_ih, w_hh) = (reals(4 * hidden * inputs), reals(4 * hidden * hidden));
     let (x, bias) = (reals(steps * inputs), reals(4 * hidden));
     let weights = |gates: usize| -> Result<_, Error> {
-        Ok([RecurrentWeights {
-            input: MatRef::row_major(&w_ih[..gates * hidden * inputs], gates * hidden, inputs)?,
-            hidden: MatRef::row_major(&w_hh[..gates * hidden * hidden], gates * hidden, hidden)?,
-            input_bias: None,
-            hidden_bias: Some(&bias[..gates * hidden]),
-        }])
+        Ok([RecurrentWeights::new(
+            MatRef::row_major(&w_ih[..gates * hidden * inputs], gates * hidden, inputs)?,
+            MatRef::row_major(&w_hh[..gates * hidden * hidden], gates * hidden, hidden)?,
+        )
+        .biases(None, Some(&bias[..gates * hidden]))])
     };
     let (lstm, gru) = (Lstm::new(&weights(4)?, false)?, Gru::new(&weights(3)?, false)?);
     let linear = Linear::new(MatRef::row_major(&w_ih, 4 * hidden, inputs)?, Some(&bias))?;
@@ -148,16 +147,19 @@ fn layers_too() -> Result<(), Error> {
             let (mut h, mut c, mut g) = (vec![0.1; hidden], vec![0.2; hidden], vec![0.3; hidden]);
             let mut y = vec![0.0; steps * 4 * hidden];
 
-            let mut scratch = vec![0; lstm.workspace_size_with(steps, 1, &executor)?];
+            let mut scratch = vec![0; lstm.workspace_size_with((steps, 1), &executor)?];
             let out = MatMut::row_major(&mut a, steps, hidden)?;
-            lstm.forward_with(&executor, x, out, 1, LstmState { h: &mut h, c: &mut c }, &mut scratch)?;
-            let mut scratch = vec![0; gru.workspace_size_with(steps, 1, &executor)?];
+            lstm.forward_with(
+                &executor,
+                Sequence::new(x, 1)?,
+                (out, LstmState { h: &mut h, c: &mut c }),
+                &mut scratch,
+            )?;
+            let mut scratch = vec![0; gru.workspace_size_with((steps, 1), &executor)?];
             gru.forward_with(
                 &executor,
-                x,
-                MatMut::row_major(&mut b, steps, hidden)?,
-                1,
-                &mut g,
+                Sequence::new(x, 1)?,
+                (MatMut::row_major(&mut b, steps, hidden)?, &mut g),
                 &mut scratch,
             )?;
             let mut scratch = vec![0; linear.workspace_size_with(steps, &executor)?];
@@ -227,25 +229,33 @@ fn everything(executor: &(impl Executor + ?Sized), mut after: impl FnMut(&str)) 
 
     let (hidden, gates) = (128, 512);
     let cell = |gates: usize| -> Result<_, Error> {
-        Ok([RecurrentWeights {
-            input: MatRef::row_major(&w[..gates * k], gates, k)?,
-            hidden: MatRef::row_major(&w[..gates * hidden], gates, hidden)?,
-            input_bias: None,
-            hidden_bias: None,
-        }])
+        Ok([RecurrentWeights::new(
+            MatRef::row_major(&w[..gates * k], gates, k)?,
+            MatRef::row_major(&w[..gates * hidden], gates, hidden)?,
+        )])
     };
     let mut y = vec![0.0; m * hidden];
     let (mut h, mut c) = (vec![0.1; hidden], vec![0.2; hidden]);
     let lstm = Lstm::new(&cell(gates)?, false)?;
-    let mut scratch = vec![0; lstm.workspace_size_with(m, 1, executor)?];
+    let mut scratch = vec![0; lstm.workspace_size_with((m, 1), executor)?];
     let state = LstmState { h: &mut h, c: &mut c };
-    lstm.forward_with(executor, x_real, MatMut::row_major(&mut y, m, hidden)?, 1, state, &mut scratch)?;
+    lstm.forward_with(
+        executor,
+        Sequence::new(x_real, 1)?,
+        (MatMut::row_major(&mut y, m, hidden)?, state),
+        &mut scratch,
+    )?;
     all.extend(y.iter().map(|y| y.to_bits()));
     after("Lstm");
 
     let gru = Gru::new(&cell(3 * hidden)?, false)?;
-    let mut scratch = vec![0; gru.workspace_size_with(m, 1, executor)?];
-    gru.forward_with(executor, x_real, MatMut::row_major(&mut y, m, hidden)?, 1, &mut h, &mut scratch)?;
+    let mut scratch = vec![0; gru.workspace_size_with((m, 1), executor)?];
+    gru.forward_with(
+        executor,
+        Sequence::new(x_real, 1)?,
+        (MatMut::row_major(&mut y, m, hidden)?, &mut h),
+        &mut scratch,
+    )?;
     all.extend(y.iter().map(|y| y.to_bits()));
     after("Gru");
 
@@ -255,13 +265,13 @@ fn everything(executor: &(impl Executor + ?Sized), mut after: impl FnMut(&str)) 
     let config = StaticConfig::<u8>::new(input, QParams { scale: 0.05, zero_point: 120 });
     let conv = Conv2d::<u8, u8>::new(Filters::new(64, 8, three), &reals(9 * 64 * 8), None, config)?;
     let mut scratch = vec![0; conv.workspace_size_with(image, executor)?];
-    conv.forward_with(executor, &x, image, &mut y[..24 * 24 * 8], &mut scratch)?;
+    conv.forward_with(executor, Images::new(&x, image)?, &mut y[..24 * 24 * 8], &mut scratch)?;
     all.extend(y.iter().map(|&y| u32::from(y)));
     after("Conv2d");
 
     let conv = DepthwiseConv2d::<u8, u8>::new(Filters::depthwise(64, three), &reals(9 * 64), None, config)?;
     let mut scratch = vec![0; conv.workspace_size_with(image, executor)?];
-    conv.forward_with(executor, &x, image, &mut y, &mut scratch)?;
+    conv.forward_with(executor, Images::new(&x, image)?, &mut y, &mut scratch)?;
     all.extend(y.iter().map(|&y| u32::from(y)));
     after("DepthwiseConv2d");
 

@@ -6,11 +6,6 @@
 //! unsigned integers, as the quickstart does with activations, the symmetric one to signed.
 
 mod chart;
-#[path = "../quickstart/data.rs"]
-#[expect(dead_code, reason = "calibration needs no labels")]
-mod data;
-#[path = "../quickstart/linear.rs"]
-mod linear;
 mod npy;
 mod report;
 mod tensor;
@@ -24,8 +19,8 @@ use clap::{
     value_parser,
 };
 use i8gemm::quant::{Calibrator, NonFinite, Scheme};
+use i8gemm_examples::digits::{self, linear::Linear};
 use indicatif::{ProgressBar, ProgressStyle};
-use linear::Linear;
 use report::Table;
 use tensor::Tensor;
 
@@ -121,11 +116,11 @@ impl Cli {
 
 /// What flows through the quickstart network while it classifies the digits it was trained on.
 fn activations() -> Result<Vec<Tensor>> {
-    let mut x = data::digits().pixels;
-    x.truncate(data::TRAIN * 64);
+    let mut x = digits::digits().pixels;
+    x.truncate(digits::TRAIN * 64);
     let mut tensors = vec![Tensor::of("digits, input of layer 1", &x)?];
-    for (i, layer) in data::network().iter().enumerate() {
-        x = Linear::new(layer).forward(&x, data::TRAIN);
+    for (i, layer) in digits::network().iter().enumerate() {
+        x = Linear::new(layer).forward(&x, digits::TRAIN);
         let what =
             if layer.relu { "output of layer {} after ReLU" } else { "output of layer {}, the scores" };
         tensors.push(Tensor::of(what.replace("{}", &(i + 1).to_string()), &x)?);

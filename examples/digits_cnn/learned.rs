@@ -46,7 +46,10 @@ impl Learned {
     pub fn node_params(&self) -> NodeParams {
         // Real outputs have no use for any.
         let output = self.output.as_ref().map_or(QParams { scale: 1.0, zero_point: 0 }, Output::params);
-        NodeParams { output, weight_scales: Some(self.scales()), weight_levels: Some(self.levels) }
+        let mut params = NodeParams::new(output);
+        params.weight_scales = Some(self.scales());
+        params.weight_levels = Some(self.levels);
+        params
     }
 
     fn scales(&self) -> Vec<f32> {

@@ -7,9 +7,6 @@
 //! were chosen without them: `--tune` holds out the last 260 of the training part instead.
 
 mod chart;
-#[path = "../quickstart/data.rs"]
-#[expect(dead_code, reason = "the network is trained here")]
-mod data;
 mod layer;
 mod learned;
 mod model;
@@ -30,6 +27,7 @@ use i8gemm::{
     Kernel,
     quant::{Calibrator, Histogram, Levels},
 };
+use i8gemm_examples::digits::{self, Digits};
 use indicatif::{ProgressBar, ProgressStyle};
 use model::Model;
 use rand::{SeedableRng, rngs::StdRng};
@@ -73,7 +71,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     let mut out = program::stdout();
-    let digits = data::digits();
+    let digits = digits::digits();
     let digits = Split::new(&digits, cli.tune);
     let kernel = Kernel::best()?;
     let (first, held_out) = (digits.training.labels.len(), digits.held_out.labels.len());
@@ -109,9 +107,9 @@ struct Split<'a> {
 }
 
 impl<'a> Split<'a> {
-    fn new(digits: &'a data::Digits, tune: bool) -> Self {
+    fn new(digits: &'a Digits, tune: bool) -> Self {
         let (first, end) =
-            if tune { (data::TRAIN - 260, data::TRAIN) } else { (data::TRAIN, digits.labels.len()) };
+            if tune { (digits::TRAIN - 260, digits::TRAIN) } else { (digits::TRAIN, digits.labels.len()) };
         let part = |range: Range<usize>| Images {
             pixels: &digits.pixels[range.start * SIZE..range.end * SIZE],
             labels: &digits.labels[range],

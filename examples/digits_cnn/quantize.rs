@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use i8gemm::{
-    nn::{Network, NetworkConfig, Node, NodeParams, QuantizedNetwork},
+    nn::{Layer, Network, NetworkConfig, Node, NodeParams, QuantizedNetwork},
     quant::{Calibrator, Histogram, Levels, MinMax, MovingAverage, Observer, PerChannel, QParams, Scheme},
 };
 
@@ -76,6 +76,6 @@ pub fn converted(model: &Model) -> Result<QuantizedNetwork> {
 pub fn scores(network: &QuantizedNetwork, x: &[f32]) -> Result<Vec<f32>> {
     let count = x.len() / network.inputs();
     let mut scores = vec![0.0; count * network.outputs()];
-    network.forward(x, &mut scores, &mut network.workspace(count)?)?;
+    network.apply(x, &mut scores)?;
     Ok(scores)
 }

@@ -5,11 +5,11 @@ use i8gemm::{
     nn::NodeParams,
     quant::{Levels, MinMax},
 };
+use i8gemm_examples::digits::{self, Digits};
 use indicatif::ProgressBar;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    data,
     learned::Learned,
     model::Model,
     ops::cross_entropy,
@@ -74,7 +74,7 @@ fn check_gradient(
 }
 
 /// A narrow model, and its images.
-fn small(digits: &data::Digits, count: usize) -> (Model, Images<'_>) {
+fn small(digits: &Digits, count: usize) -> (Model, Images<'_>) {
     let model = Model::new(8, [4, 8, 8], 10, &mut StdRng::seed_from_u64(3));
     (model, Images { pixels: &digits.pixels[..count * crate::SIZE], labels: &digits.labels[..count] })
 }
@@ -87,7 +87,7 @@ fn noisy(pixels: &[f32]) -> Vec<f32> {
 
 #[test]
 fn gradients_are_those_of_finite_differences() -> Result<()> {
-    let digits = data::digits();
+    let digits = digits::digits();
     let (model, Images { pixels, labels }) = small(&digits, 12);
     check_gradients(&model, &noisy(pixels), labels)?;
     check_gradients(&model.folded()?, &noisy(pixels), labels)
@@ -97,7 +97,7 @@ fn gradients_are_those_of_finite_differences() -> Result<()> {
 /// size gets `sum of dy * (q - w / S) * S` of the weights that are not clipped: what is missing is `sum of dw * w`.
 #[test]
 fn scales_have_the_gradient_of_a_learned_step_size() -> Result<()> {
-    let digits = data::digits();
+    let digits = digits::digits();
     let (model, Images { pixels, labels }) = small(&digits, 12);
     let (mut model, x, levels) = (model.folded()?, noisy(pixels), Levels::signed(2)?);
     for layer in &mut model.layers {
@@ -119,7 +119,7 @@ fn scales_have_the_gradient_of_a_learned_step_size() -> Result<()> {
 /// Trains for a moment, with batch normalization and then with fake quantization: integers answer as the latter does.
 #[test]
 fn integers_answer_as_fake_quantization_does() -> Result<()> {
-    let digits = data::digits();
+    let digits = digits::digits();
     let (mut model, images) = small(&digits, 160);
     let (mut random, bar) = (StdRng::seed_from_u64(5), ProgressBar::hidden());
     let schedule = |epochs, rate| Schedule { epochs, rate, decay: 0.0 };

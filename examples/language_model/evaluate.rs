@@ -3,14 +3,13 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use i8gemm_examples::language_model::{float::exp, model::Model};
 use indicatif::{ProgressBar, ProgressStyle};
 use pulp::Arch;
 use rand::{
     Rng,
     distr::{Distribution, weighted::WeightedIndex},
 };
-
-use crate::{float::exp, model::Model};
 
 /// Words of a sequence; the state goes from one to the next.
 const STEPS: usize = 30;

@@ -3,14 +3,14 @@
 use std::{hint::black_box, io::Write, time::Instant};
 
 use anyhow::Result;
-use pulp::Arch;
-
-use crate::{
-    evaluate::median,
+use i8gemm_examples::language_model::{
     float::Float,
     int8::Int8,
     model::{Model, Weights},
 };
+use pulp::Arch;
+
+use crate::evaluate::median;
 
 const WORDS: usize = 33_278;
 const FEATURES: usize = 512;

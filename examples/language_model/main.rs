@@ -8,11 +8,7 @@
 
 mod corpus;
 mod evaluate;
-mod float;
 mod full_size;
-mod int8;
-mod model;
-mod pool;
 
 use std::{io::Write, process::ExitCode};
 
@@ -20,7 +16,11 @@ use anyhow::{Result, ensure};
 use clap::{Parser, builder::PossibleValuesParser, builder::TypedValueParser};
 use corpus::Corpus;
 use i8gemm::Kernel;
-use model::{Model, Weights};
+use i8gemm_examples::language_model::{
+    float::Float,
+    int8::Int8,
+    model::{Model, Weights},
+};
 use rand::{SeedableRng, rngs::StdRng};
 
 /// Measure a language model in f32 and in int8 on text that it has not seen, then let the int8 model write.
@@ -73,8 +73,8 @@ fn trained(cli: &Cli) -> Result<()> {
     let weights = Weights::from_safetensors(include_bytes!("model.safetensors"))?;
     ensure!(corpus.words().len() == weights.words, "the vocabulary is not that of the weights");
     let threads = usize::from(cli.threads);
-    let mut f32_model = float::Float::new(&weights, threads);
-    let mut int8_model = int8::Int8::new(&weights, cli.bits, threads)?;
+    let mut f32_model = Float::new(&weights, threads);
+    let mut int8_model = Int8::new(&weights, cli.bits, threads)?;
     let text = corpus.test_ids();
     // The first word is the context of the second.
     let text = &text[..text.len().min(cli.limit.map_or(usize::MAX, |limit| limit.saturating_add(1)))];
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn int8_predicts_as_f32_does() -> Result<()> {
         let weights = Weights::from_safetensors(include_bytes!("model.safetensors"))?;
-        let (mut float, mut int8) = (float::Float::new(&weights, 1), int8::Int8::new(&weights, 8, 1)?);
+        let (mut float, mut int8) = (Float::new(&weights, 1), Int8::new(&weights, 8, 1)?);
         let text = &Corpus::vendored().test_ids()[..60];
         let (mut a, mut b) = (vec![0.0; weights.words], vec![0.0; weights.words]);
         let mut losses = [0.0; 2];

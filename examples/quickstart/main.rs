@@ -6,19 +6,15 @@
 //! A small trained network of three linear layers is quantized after training: weights symmetric, one scale for each output
 //! channel; activations to u8 as they come, one scale and zero point for each image (dynamic quantization).
 
-mod data;
-mod linear;
-
 use std::{io::Write, process::ExitCode, time::Instant};
 
 use anyhow::Result;
 use clap::Parser;
-use data::{Digits, Layer};
 use i8gemm::{
     Gemm, Kernel, MatMut, MatRef, Output, PackedRhs, Workspace,
     quant::{DynamicBuffers, DynamicQuantizer, Grouping, Levels, ParamList, QParams, Scheme},
 };
-use linear::Linear;
+use i8gemm_examples::digits::{self, Digits, Layer, linear::Linear};
 
 /// Classify handwritten digits in f32 and in int8, and compare accuracy, size and speed; I8GEMM_KERNEL chooses the kernel.
 #[derive(Parser)]
@@ -123,10 +119,10 @@ fn run() -> Result<()> {
     let available: Vec<_> = Kernel::available().map(|kernel| kernel.name()).collect();
     writeln!(out, "Kernel: {kernel} ({}); available: {}\n", kernel.instruction(), available.join(", "))?;
 
-    let Digits { pixels, labels } = data::digits();
-    let (images, labels) = (&pixels[data::TRAIN * 64..], &labels[data::TRAIN..]);
+    let Digits { pixels, labels } = digits::digits();
+    let (images, labels) = (&pixels[digits::TRAIN * 64..], &labels[digits::TRAIN..]);
     let count = labels.len();
-    let layers = data::network();
+    let layers = digits::network();
     let linear: Vec<_> = layers.iter().map(Linear::new).collect();
     let quantized = layers.iter().map(QuantizedLinear::new).collect::<Result<Vec<_>, _>>()?;
 

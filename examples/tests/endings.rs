@@ -1,7 +1,5 @@
 //! Every example, as users start it, ends on every error with one readable line and a status that is not 0.
 
-mod common;
-
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -9,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use common::{ends_quietly, misused, refused};
+use program::ends::{ends_quietly, misused, refused};
 
 const EXAMPLES: [&str; 4] = ["calibrate", "digits_cnn", "language_model", "quickstart"];
 
@@ -68,8 +66,8 @@ fn nobody_reads() {
 #[cfg(target_os = "linux")]
 fn the_disk_is_full() {
     for (name, args) in SHORT {
-        common::finds_no_space(example(name).args(args));
-        common::finds_no_space(example(name).arg("--help"));
+        program::ends::finds_no_space(example(name).args(args));
+        program::ends::finds_no_space(example(name).arg("--help"));
     }
     refused(example("calibrate").args(["--bits", "8", "--output", "/dev/full/x"]), &["/dev/full/x"]);
 }

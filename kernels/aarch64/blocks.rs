@@ -7,8 +7,8 @@ use core::arch::aarch64::*;
 
 use super::{
     super::{
-        epilogue::{End, TileEnd, correct, finish_from_base},
-        lanes::Lanes,
+        product::{End, TileEnd, correct, finish_from_base},
+        vectors::{lanes::Lanes, narrow::Narrow},
     },
     lanes128::{ByteRange, Lanes128},
     opaque,
@@ -23,7 +23,7 @@ type Blocks<const PAIRS: usize> = [[int32x4_t; 4]; PAIRS];
 /// The CPU has NEON.
 #[inline(always)]
 unsafe fn low(left: int32x4_t, right: int32x4_t) -> int32x4_t {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has NEON.
     unsafe { vreinterpretq_s32_s64(vzip1q_s64(vreinterpretq_s64_s32(left), vreinterpretq_s64_s32(right))) }
 }
 
@@ -33,7 +33,7 @@ unsafe fn low(left: int32x4_t, right: int32x4_t) -> int32x4_t {
 /// The CPU has NEON.
 #[inline(always)]
 unsafe fn high(left: int32x4_t, right: int32x4_t) -> int32x4_t {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has NEON.
     unsafe { vreinterpretq_s32_s64(vzip2q_s64(vreinterpretq_s64_s32(left), vreinterpretq_s64_s32(right))) }
 }
 
@@ -43,7 +43,7 @@ unsafe fn high(left: int32x4_t, right: int32x4_t) -> int32x4_t {
 /// The CPU has NEON.
 #[inline(always)]
 pub(super) unsafe fn twice([left, right]: [int32x4_t; 2]) -> [int32x4_t; 4] {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has NEON.
     unsafe { [low(left, left), high(left, left), low(right, right), high(right, right)] }
 }
 
@@ -53,7 +53,7 @@ pub(super) unsafe fn twice([left, right]: [int32x4_t; 2]) -> [int32x4_t; 4] {
 /// The CPU has NEON.
 #[inline(always)]
 unsafe fn twice_f(row: [float32x4_t; 2]) -> [float32x4_t; 4] {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has NEON.
     unsafe {
         let row = [vreinterpretq_s32_f32(row[0]), vreinterpretq_s32_f32(row[1])];
         let [a, b, c, d] = twice(row);
@@ -72,7 +72,7 @@ unsafe fn twice_f(row: [float32x4_t; 2]) -> [float32x4_t; 4] {
 /// The CPU has NEON.
 #[inline(always)]
 unsafe fn rows_of<const R: usize, const PAIRS: usize>(sums: Blocks<PAIRS>) -> [[int32x4_t; 2]; R] {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has NEON.
     unsafe {
         let mut rows = [[vdupq_n_s32(0); 2]; R];
         for (pair, [a, b, c, d]) in sums.into_iter().enumerate() {
@@ -89,7 +89,7 @@ unsafe fn rows_of<const R: usize, const PAIRS: usize>(sums: Blocks<PAIRS>) -> [[
 /// The CPU has NEON.
 #[inline(always)]
 unsafe fn blocks_of<const R: usize, const PAIRS: usize>(rows: [[int32x4_t; 2]; R]) -> Blocks<PAIRS> {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has NEON.
     unsafe {
         let mut sums = [[vdupq_n_s32(0); 4]; PAIRS];
         for (pair, sums) in sums.iter_mut().enumerate() {
@@ -110,7 +110,7 @@ pub(super) unsafe fn finish<E: End, const R: usize, const PAIRS: usize>(
     end: &TileEnd,
     ready: &E::Ready<Lanes128>,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: `end` and `ready` belong together and to these rows, and the CPU has NEON.
     unsafe {
         let Some(bytes) = E::bytes(ready) else {
             return finish_from_base::<Lanes128, E, R, 2>(rows_of(sums), end, ready);
@@ -136,7 +136,7 @@ pub(super) unsafe fn finish<E: End, const R: usize, const PAIRS: usize>(
 #[target_feature(enable = "neon")]
 #[inline(never)]
 unsafe fn correct_blocks<const R: usize, const PAIRS: usize>(sums: &mut Blocks<PAIRS>, end: &TileEnd) {
-    // SAFETY: the caller's.
+    // SAFETY: row sums and column parameters are those of the tile's `R` rows and 8 columns.
     unsafe {
         let mut rows: [_; R] = rows_of(*sums);
         correct::<Lanes128, R, 2>(&mut rows, end);
@@ -144,7 +144,7 @@ unsafe fn correct_blocks<const R: usize, const PAIRS: usize>(sums: &mut Blocks<P
     }
 }
 
-/// What [`EndByte`](super::super::epilogue::EndByte) stores, of blocks.
+/// What [`EndByte`](super::super::product::EndByte) stores, of blocks.
 ///
 /// # Safety
 /// As [`finish`]; the f32 bias is not null if `BIAS`.
@@ -154,7 +154,7 @@ unsafe fn store_bytes<const BIAS: bool, const PAIRS: usize>(
     end: &TileEnd,
     to: &ByteRange,
 ) {
-    // SAFETY: the caller's: there is room for 8 bytes in each of two rows for every pair.
+    // SAFETY: there is room for 8 bytes in each of two rows for every pair, and 8 columns have scales.
     unsafe {
         let [scales, biases] =
             [end.scales(), end.biases()].map(|from| [Lanes128::load_f(from), Lanes128::load_f(from.add(4))]);

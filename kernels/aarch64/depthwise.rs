@@ -9,8 +9,8 @@ use core::arch::aarch64::*;
 
 use super::{
     super::{
-        depthwise::{MR, Tap, Taps},
-        epilogue::Buffers,
+        depthwise::taps::{MR, Tap, Taps},
+        product::Buffers,
     },
     lanes128::Lanes128,
 };
@@ -30,7 +30,7 @@ unsafe impl Taps for Taps128 {
         weights: *const i16,
         sums: &mut [[int32x4_t; 2]; R],
     ) {
-        // SAFETY: the CPU has NEON; pointers as the caller promised.
+        // SAFETY: the CPU has NEON; 8 bytes at each pixel of both taps and 16 weights are readable.
         unsafe {
             let int16x8x2_t(even, odd) = vld2q_s16(weights);
             for (r, [low, high]) in sums.iter_mut().enumerate() {

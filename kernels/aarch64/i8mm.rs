@@ -18,13 +18,16 @@ use core::arch::{aarch64::*, asm};
 use super::{
     super::{
         Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
-        drive::{self, MicroKernel, TileInput},
-        epilogue::{Buffers, End, TileEnd, finish},
-        layout::{self, padded},
+        product::{
+            self, Buffers, End, MicroKernel, TileEnd, TileInput, finish, group_cols,
+            layout::{self, padded},
+        },
+        weights::i8::pack_rhs_panel,
     },
     GROUP_COLS, blocks, end_of_panel,
     lanes128::Lanes128,
-    next_rows_of_12, pack_panels,
+    next_rows_of_12,
+    pack::pack_panels,
 };
 
 const MR: usize = 12;
@@ -41,20 +44,19 @@ pulp::simd_type! {
 
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
-    name: "neon_i8mm",
     id: Id::NeonI8mm,
     isa: Isa::Neon,
-    instruction: "smmla",
     is_available: I8mm::is_available,
     mr: MR,
     nr: NR,
     kr: KR,
+    group_cols: group_cols::<I8mmTiles>(),
     lhs: LhsFormat::PackedSigned,
     flips_lhs: || false,
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: |k| padded(k, KR),
-    pack_rhs: layout::pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_rhs_panel::<NR, KR>,
     pack_lhs,
     row_sums,
 };
@@ -63,7 +65,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
 /// As [`Kernel::pack_lhs`].
 #[target_feature(enable = "neon")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
-    // SAFETY: the caller's.
+    // SAFETY: the rows are readable and `dst` has room for them in this format; the CPU has the features.
     unsafe {
         if src.unsigned {
             pack_panels::<KR, MR, true>(src, vdupq_n_u8(0x80), next_rows_of_12, dst);
@@ -77,7 +79,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
 /// As [`Kernel::row_sums`].
 #[target_feature(enable = "neon")]
 unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
-    // SAFETY: the caller's.
+    // SAFETY: the rows are readable and `dst` has room for a sum of each; the CPU has the features.
     unsafe { layout::row_sums(src, false, dst) }
 }
 
@@ -85,8 +87,8 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 /// As [`super::super::Multiply`].
 #[target_feature(enable = "neon,i8mm")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
-    // SAFETY: the caller's.
-    unsafe { drive::multiply::<I8mmTiles, E>(job) }
+    // SAFETY: the job is valid, and the CPU has the features that this is compiled for.
+    unsafe { product::multiply::<I8mmTiles, E>(job) }
 }
 
 struct I8mmTiles;
@@ -95,7 +97,7 @@ struct I8mmTiles;
 unsafe impl MicroKernel for I8mmTiles {
     type V = Lanes128;
     const NR: usize = NR;
-    const KR: usize = KR;
+    const LHS_PANELS: bool = true;
     type Buffers = Buffers<MR, GROUP_COLS>;
 
     #[inline(always)]
@@ -112,7 +114,7 @@ unsafe impl MicroKernel for I8mmTiles {
 
     #[inline(always)]
     unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
-        // SAFETY: the caller's.
+        // SAFETY: rows and panels are counts that this kernel names; input and end are valid for them.
         unsafe {
             match rows {
                 1 => one_row::<E>(panels, input, end),
@@ -296,7 +298,7 @@ loop_over_k! {
 #[target_feature(enable = "neon,i8mm")]
 #[inline(never)]
 unsafe fn tile<E: End, const R: usize, const PAIRS: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
-    // SAFETY: the caller's.
+    // SAFETY: the end is that of the epilogue's store, and the CPU has NEON.
     let ready = unsafe { E::ready(end.epilogue) };
     for panel in 0..panels {
         // SAFETY: packed rows and panels are readable for whole steps, of which each row has 8 bytes.
@@ -358,7 +360,7 @@ macro_rules! two_steps {
 #[inline(never)]
 unsafe fn one_row<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
     for panel in 0..panels {
-        // SAFETY: the caller's.
+        // SAFETY: the group has the panel, whose columns and row are readable for whole steps.
         unsafe {
             let end = end_of_panel(end, panel * NR);
             finish::<Lanes128, E, 1, 2>([row_by_panel(&input.panel(panel))], &end);

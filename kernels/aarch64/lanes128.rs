@@ -1,8 +1,14 @@
-//! [`Lanes`] of NEON: four i32 or f32 in a q register.
+//! [`Lanes`] and [`Narrow`] of NEON: four i32 or f32 in a q register.
 
 use core::arch::{aarch64::*, asm};
 
-use super::{super::lanes::Lanes, opaque};
+use super::{
+    super::vectors::{
+        lanes::{Lanes, methods},
+        narrow::Narrow,
+    },
+    opaque,
+};
 
 /// Four lanes.
 #[derive(Clone, Copy)]
@@ -27,61 +33,37 @@ unsafe impl Lanes for Lanes128 {
     type I = int32x4_t;
     type F = float32x4_t;
 
-    #[inline(always)]
-    unsafe fn load_i(p: *const i32) -> Self::I {
-        // SAFETY: the CPU has NEON; pointers as the caller promised.
-        unsafe { vld1q_s32(p) }
+    methods! {
+        load_i(p: *const i32) -> Self::I = vld1q_s32(p);
+        store_i(v: Self::I, p: *mut i32) = vst1q_s32(p, v);
+        splat_i(x: i32) -> Self::I = vdupq_n_s32(x);
+        add_i(a: Self::I, b: Self::I) -> Self::I = vaddq_s32(a, b);
+        sub_i(a: Self::I, b: Self::I) -> Self::I = vsubq_s32(a, b);
+        mul_i(a: Self::I, b: Self::I) -> Self::I = vmulq_s32(a, b);
+        min_i(a: Self::I, b: Self::I) -> Self::I = vminq_s32(a, b);
+        max_i(a: Self::I, b: Self::I) -> Self::I = vmaxq_s32(a, b);
+        and_i(a: Self::I, b: Self::I) -> Self::I = vandq_s32(a, b);
+        xor_i(a: Self::I, b: Self::I) -> Self::I = veorq_s32(a, b);
+        shift_right<const N: i32>(v: Self::I) -> Self::I = vreinterpretq_s32_u32(vshrq_n_u32::<N>(vreinterpretq_u32_s32(v)));
+        prefetch(p: *const f32) = asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, readonly, preserves_flags));
+        load_f(p: *const f32) -> Self::F = vld1q_f32(p);
+        store_f(v: Self::F, p: *mut f32) = vst1q_f32(p, v);
+        splat_f(x: f32) -> Self::F = vdupq_n_f32(x);
+        add_f(a: Self::F, b: Self::F) -> Self::F = vaddq_f32(a, b);
+        sub_f(a: Self::F, b: Self::F) -> Self::F = vsubq_f32(a, b);
+        mul_f(a: Self::F, b: Self::F) -> Self::F = vmulq_f32(a, b);
+        div_f(a: Self::F, b: Self::F) -> Self::F = vdivq_f32(a, b);
+        min_f(a: Self::F, b: Self::F) -> Self::F = vminnmq_f32(a, b);
+        max_f(a: Self::F, b: Self::F) -> Self::F = vmaxnmq_f32(a, b);
+        ge_f(a: Self::F, b: Self::F) -> Self::I = vreinterpretq_s32_u32(vcgeq_f32(a, b));
+        zero_nan(v: Self::F) -> Self::F =
+            vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vceqq_f32(v, v)));
+        bits(v: Self::F) -> Self::I = vreinterpretq_s32_f32(v);
+        from_bits(v: Self::I) -> Self::F = vreinterpretq_f32_s32(v);
+        to_f(v: Self::I) -> Self::F = vcvtq_f32_s32(v);
+        to_i(v: Self::F) -> Self::I = vcvtnq_s32_f32(v);
     }
-    #[inline(always)]
-    unsafe fn store_i(v: Self::I, p: *mut i32) {
-        // SAFETY: as above.
-        unsafe { vst1q_s32(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn splat_i(x: i32) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vdupq_n_s32(x) }
-    }
-    #[inline(always)]
-    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vaddq_s32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vsubq_s32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vmulq_s32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn min_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vminq_s32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn max_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vmaxq_s32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON; pointers as the caller promised.
-        unsafe { vandq_s32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON; pointers as the caller promised.
-        unsafe { veorq_s32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn shift_right<const N: i32>(v: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON; pointers as the caller promised.
-        unsafe { vreinterpretq_s32_u32(vshrq_n_u32::<N>(vreinterpretq_u32_s32(v))) }
-    }
+
     #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> Self::I {
         // SAFETY: the CPU has NEON; pointers as the caller promised.
@@ -115,9 +97,41 @@ unsafe impl Lanes for Lanes128 {
     fn row<T>(first: *mut T, before: *mut T, row: usize, stride: usize) -> *mut T {
         if row == 0 { first } else { opaque(before.wrapping_add(stride)).cast_mut() }
     }
+    #[inline(always)]
+    unsafe fn scale_single_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
+        // SAFETY: the CPU has NEON.
+        unsafe {
+            // A rounding shift by a negative count is the shift right that adds half of the last place first.
+            let count = vsubq_s32(e, vdupq_n_s32(31));
+            let low = vmull_s32(vget_low_s32(x), vget_low_s32(m));
+            let high = vmull_high_s32(x, m);
+            let low = vrshlq_s64(low, vmovl_s32(vget_low_s32(count)));
+            let high = vrshlq_s64(high, vmovl_high_s32(count));
+            vcombine_s32(vqmovn_s64(low), vqmovn_s64(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale_double_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
+        // SAFETY: the CPU has NEON.
+        unsafe {
+            let zero = vdupq_n_s32(0);
+            let shifted = vqshlq_s32(x, vmaxq_s32(e, zero));
+            let high = vqrdmulhq_s32(shifted, m);
+            // A rounding shift sends ties up; taking 1 from negative numbers first sends theirs away from zero. The sign
+            // of the count masks the correction where nothing is shifted.
+            let count = vminq_s32(e, zero);
+            let correction = vshrq_n_s32::<31>(vandq_s32(high, count));
+            vrshlq_s32(vqaddq_s32(high, correction), count)
+        }
+    }
+}
+
+// SAFETY: `store_bytes` writes 4 bytes at each pointer that it stores to.
+unsafe impl Narrow for Lanes128 {
     type ByteRange = ByteRange;
     type Bytes = int8x16_t;
     const LIMITS_TOGETHER: bool = true;
+
     #[inline(always)]
     unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> ByteRange {
         // A range of u8 is taken as one of i8, 128 lower.
@@ -183,116 +197,6 @@ unsafe impl Lanes for Lanes128 {
                     }
                 }
             }
-        }
-    }
-    #[inline(always)]
-    unsafe fn prefetch(p: *const f32) {
-        // SAFETY: a hint, which never faults and changes nothing that Rust can see.
-        unsafe { asm!("prfm pldl1keep, [{p}]", p = in(reg) p, options(nostack, readonly, preserves_flags)) }
-    }
-    #[inline(always)]
-    unsafe fn load_f(p: *const f32) -> Self::F {
-        // SAFETY: the CPU has NEON; pointers as the caller promised.
-        unsafe { vld1q_f32(p) }
-    }
-    #[inline(always)]
-    unsafe fn store_f(v: Self::F, p: *mut f32) {
-        // SAFETY: as above.
-        unsafe { vst1q_f32(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn splat_f(x: f32) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vdupq_n_f32(x) }
-    }
-    #[inline(always)]
-    unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vaddq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vmulq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vsubq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vdivq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vreinterpretq_s32_u32(vcgeq_f32(a, b)) }
-    }
-    #[inline(always)]
-    unsafe fn zero_nan(v: Self::F) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe {
-            let number = vceqq_f32(v, v);
-            vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), number))
-        }
-    }
-    #[inline(always)]
-    unsafe fn bits(v: Self::F) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vreinterpretq_s32_f32(v) }
-    }
-    #[inline(always)]
-    unsafe fn from_bits(v: Self::I) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vreinterpretq_f32_s32(v) }
-    }
-    #[inline(always)]
-    unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vminnmq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vmaxnmq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn to_f(v: Self::I) -> Self::F {
-        // SAFETY: the CPU has NEON.
-        unsafe { vcvtq_f32_s32(v) }
-    }
-    #[inline(always)]
-    unsafe fn to_i(v: Self::F) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe { vcvtnq_s32_f32(v) }
-    }
-    #[inline(always)]
-    unsafe fn scale_single_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe {
-            // A rounding shift by a negative count is the shift right that adds half of the last place first.
-            let count = vsubq_s32(e, vdupq_n_s32(31));
-            let low = vmull_s32(vget_low_s32(x), vget_low_s32(m));
-            let high = vmull_high_s32(x, m);
-            let low = vrshlq_s64(low, vmovl_s32(vget_low_s32(count)));
-            let high = vrshlq_s64(high, vmovl_high_s32(count));
-            vcombine_s32(vqmovn_s64(low), vqmovn_s64(high))
-        }
-    }
-    #[inline(always)]
-    unsafe fn scale_double_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
-        // SAFETY: the CPU has NEON.
-        unsafe {
-            let zero = vdupq_n_s32(0);
-            let shifted = vqshlq_s32(x, vmaxq_s32(e, zero));
-            let high = vqrdmulhq_s32(shifted, m);
-            // A rounding shift sends ties up; taking 1 from negative numbers first sends theirs away from zero. The sign
-            // of the count masks the correction where nothing is shifted.
-            let count = vminq_s32(e, zero);
-            let correction = vshrq_n_s32::<31>(vandq_s32(high, count));
-            vrshlq_s32(vqaddq_s32(high, correction), count)
         }
     }
 }

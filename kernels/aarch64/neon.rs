@@ -30,13 +30,16 @@ use core::arch::{aarch64::*, asm};
 use super::{
     super::{
         Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
-        drive::{self, MicroKernel, TileInput, next_part},
-        epilogue::{Buffers, End, TileEnd, finish_from_base},
-        layout::{self, padded},
+        product::{
+            self, Buffers, End, MicroKernel, TileEnd, TileInput, finish_from_base, group_cols,
+            layout::{self, padded},
+            next_part,
+        },
+        weights::i8::pack_rhs_panel,
     },
     GROUP_COLS, end_of_panel,
     lanes128::Lanes128,
-    pack_panels,
+    pack::pack_panels,
 };
 
 const MR: usize = 4;
@@ -51,27 +54,26 @@ pulp::simd_type! {
 }
 
 /// The table entry: the schedule for out-of-order cores.
-pub(crate) static KERNEL: Kernel = kernel("neon", Id::Neon);
+pub(crate) static KERNEL: Kernel = kernel(Id::Neon);
 
 /// The table entry of the schedule for in-order cores, Cortex-A53 and A55.
-pub(crate) static KERNEL_A53: Kernel = kernel("neon_a53", Id::NeonA53);
+pub(crate) static KERNEL_A53: Kernel = kernel(Id::NeonA53);
 
-const fn kernel(name: &'static str, id: Id) -> Kernel {
+const fn kernel(id: Id) -> Kernel {
     Kernel {
-        name,
         id,
         isa: Isa::Neon,
-        instruction: "smull + smlsl2 + sadalp",
         is_available: Neon::is_available,
         mr: MR,
         nr: NR,
         kr: KR,
+        group_cols: group_cols::<NeonTiles>(),
         lhs: LhsFormat::PackedSigned,
         flips_lhs: || false,
         offset: SumOffset::SecondHalves,
         scratch: |_| 0,
         lhs_stride: |k| padded(k, KR),
-        pack_rhs: layout::pack_rhs_panel::<NR, KR>,
+        pack_rhs: pack_rhs_panel::<NR, KR>,
         pack_lhs,
         row_sums,
     }
@@ -83,7 +85,7 @@ const fn kernel(name: &'static str, id: Id) -> Kernel {
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
     let flip = if src.unsigned { 0x80 } else { 0 };
     let flip = vcombine_u8(vdup_n_u8(flip), vdup_n_u8(!flip));
-    // SAFETY: the caller's.
+    // SAFETY: the rows are readable and `dst` has room for them in this format; the CPU has the features.
     unsafe { pack_panels::<KR, MR, true>(src, flip, |remaining| next_part(remaining, MR), dst) }
 }
 
@@ -91,7 +93,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
 /// As [`Kernel::row_sums`].
 #[target_feature(enable = "neon")]
 unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
-    // SAFETY: the caller's.
+    // SAFETY: the rows are readable and `dst` has room for a sum of each; the CPU has the features.
     unsafe { layout::row_sums(src, false, dst) }
 }
 
@@ -99,16 +101,16 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 /// As [`super::super::Multiply`].
 #[target_feature(enable = "neon")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
-    // SAFETY: the caller's.
-    unsafe { drive::multiply::<NeonTiles, E>(job) }
+    // SAFETY: the job is valid, and the CPU has the features that this is compiled for.
+    unsafe { product::multiply::<NeonTiles, E>(job) }
 }
 
 /// # Safety
 /// As [`super::super::Multiply`].
 #[target_feature(enable = "neon")]
 pub(in crate::kernels) unsafe fn multiply_a53<E: End>(job: &Job) {
-    // SAFETY: the caller's.
-    unsafe { drive::multiply::<InOrderTiles, E>(job) }
+    // SAFETY: the job is valid, and the CPU has the features that this is compiled for.
+    unsafe { product::multiply::<InOrderTiles, E>(job) }
 }
 
 struct NeonTiles;
@@ -117,7 +119,7 @@ struct NeonTiles;
 unsafe impl MicroKernel for NeonTiles {
     type V = Lanes128;
     const NR: usize = NR;
-    const KR: usize = KR;
+    const LHS_PANELS: bool = true;
     type Buffers = Buffers<MR, GROUP_COLS>;
 
     #[inline(always)]
@@ -134,7 +136,7 @@ unsafe impl MicroKernel for NeonTiles {
 
     #[inline(always)]
     unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
-        // SAFETY: the caller's.
+        // SAFETY: rows and panels are counts that this kernel names; input and end are valid for them.
         unsafe {
             match rows {
                 1 => tile::<E, 1>(panels, input, end),
@@ -153,7 +155,7 @@ struct InOrderTiles;
 unsafe impl MicroKernel for InOrderTiles {
     type V = Lanes128;
     const NR: usize = NR;
-    const KR: usize = KR;
+    const LHS_PANELS: bool = true;
     type Buffers = Buffers<MR, GROUP_COLS>;
 
     #[inline(always)]
@@ -170,7 +172,7 @@ unsafe impl MicroKernel for InOrderTiles {
 
     #[inline(always)]
     unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
-        // SAFETY: the caller's.
+        // SAFETY: rows and panels are counts that this kernel names; input and end are valid for them.
         unsafe {
             match rows {
                 MR => tile_a53::<E>(panels, input, end),
@@ -187,10 +189,10 @@ unsafe impl MicroKernel for InOrderTiles {
 #[target_feature(enable = "neon")]
 #[inline(never)]
 unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &TileEnd) {
-    // SAFETY: the caller's.
+    // SAFETY: the end is that of the epilogue's store, and the CPU has NEON.
     let ready = unsafe { E::ready(end.epilogue) };
     for panel in 0..panels {
-        // SAFETY: the caller's.
+        // SAFETY: the group has the panel, whose rows and columns are readable for whole steps.
         unsafe {
             let sums = sums_of_panel::<R>(&input.panel(panel));
             finish_sums::<E, R>(sums, &end_of_panel(end, panel * NR), &ready);
@@ -236,10 +238,10 @@ unsafe fn sums_of_panel<const R: usize>(input: &TileInput) -> [[int32x4_t; NR]; 
 #[target_feature(enable = "neon")]
 #[inline(never)]
 unsafe fn tile_a53<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
-    // SAFETY: the caller's.
+    // SAFETY: the end is that of the epilogue's store, and the CPU has NEON.
     let ready = unsafe { E::ready(end.epilogue) };
     for panel in 0..panels {
-        // SAFETY: the caller's.
+        // SAFETY: as in [`tile`].
         unsafe {
             let sums = sums_in_order(&input.panel(panel));
             finish_sums::<E, MR>(sums, &end_of_panel(end, panel * NR), &ready);
@@ -387,7 +389,7 @@ unsafe fn finish_sums<E: End, const R: usize>(
     end: &TileEnd,
     ready: &E::Ready<Lanes128>,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the end is that of one panel, and `ready` is of its epilogue.
     unsafe {
         let base = end.base::<Lanes128>(0);
         let mut rows = [[base]; R];

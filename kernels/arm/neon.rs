@@ -19,43 +19,40 @@
 //! Four panels at a time: `tiles` leaves the sums of 4 x 16 in a buffer, `ends` stores them or makes bytes of them, `pack` packs
 //! `lhs`. An f32 output is plain Rust: floating point in NEON of this target flushes denormals, and VFP does not.
 
-use core::mem::MaybeUninit;
-
 use super::{
     super::{
         Id, Isa, Job, Kernel, LhsFormat, Store, SumOffset,
-        drive::{self, MicroKernel, TileInput, next_part},
-        epilogue::{Buffers, End, TileEnd, finish},
-        layout::{self, padded},
-        portable::Scalar4,
+        portable::lanes::Scalar4,
+        product::{
+            self, Buffers, End, Makes, Sums, SumsKernel, TileEnd, TileInput, ToMemory, finish_sums,
+            group_cols, layout::padded, next_part,
+        },
+        weights::i8::pack_rhs_panel,
     },
     ends::{HALF_EVEN, HalfEven, SUMS, add_products},
     pack::{pack_lhs, row_sums},
-    tiles::TILES,
+    tiles::{KR, MR, TILES},
 };
 
-pub(super) const MR: usize = 4;
 const NR: usize = 4;
-pub(super) const KR: usize = 16;
 /// Panels of the widest tile.
 const PANELS: usize = 4;
 
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
-    name: "armv7_neon",
     id: Id::ArmV7Neon,
     isa: Isa::Portable,
-    instruction: "vmull + vmlsl + vpadal",
     is_available,
     mr: MR,
     nr: NR,
     kr: KR,
+    group_cols: group_cols::<ToMemory<NeonTiles>>(),
     lhs: LhsFormat::PackedSigned,
     flips_lhs: || false,
     offset: SumOffset::SecondHalves,
     scratch: |_| 0,
     lhs_stride: |k| padded(k, KR),
-    pack_rhs: layout::pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_rhs_panel::<NR, KR>,
     pack_lhs,
     row_sums,
 };
@@ -91,83 +88,72 @@ fn system_has_neon() -> bool {
 /// # Safety
 /// As [`super::super::Multiply`].
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
-    // SAFETY: the caller's.
-    unsafe { drive::multiply::<NeonTiles, E>(job) }
+    // SAFETY: the job is valid, and the CPU has NEON.
+    unsafe { product::multiply::<ToMemory<NeonTiles>, E>(job) }
 }
 
 struct NeonTiles;
 
-// SAFETY: `tile` reads whole steps of packed rows and panels.
-unsafe impl MicroKernel for NeonTiles {
+// SAFETY: `sums` reads whole steps of packed rows and panels.
+unsafe impl SumsKernel for NeonTiles {
     type V = Scalar4;
     const NR: usize = NR;
-    const KR: usize = KR;
+    const LHS_PANELS: bool = true;
     type Buffers = Buffers<MR, { PANELS * NR }>;
+    type Sums = [i32; MR * PANELS * NR];
 
     #[inline(always)]
-    fn next_rows(remaining: usize, _job: &Job) -> usize {
+    fn next_rows(remaining: usize) -> usize {
         next_part(remaining, MR)
     }
 
-    /// 16 columns: rows of outputs are whole vectors of bytes.
+    /// 16 columns: rows of outputs are whole vectors of bytes. The loops pass from one panel to the next as if nothing lay between
+    /// them: panels that are part of longer ones go alone.
     #[inline(always)]
-    fn next_panels(remaining: usize, _job: &Job) -> usize {
-        remaining.min(PANELS)
+    fn next_panels(remaining: usize, job: &Job) -> usize {
+        if job.rhs_stride == padded(job.k, KR) * NR { remaining.min(PANELS) } else { 1 }
     }
 
     #[inline(always)]
-    unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
-        // SAFETY: the caller's.
-        unsafe { tile::<E>(rows, panels, input, end) }
+    unsafe fn sums(input: &TileInput, panels: usize, sums: &Sums) {
+        let steps = input.k.div_ceil(KR);
+        // SAFETY: packed rows and panels are readable for whole steps; there is room for the sums; the CPU has NEON.
+        unsafe {
+            if steps > 0 {
+                TILES[sums.rows - 1](input.lhs, input.rhs, steps, sums.start, panels);
+            } else {
+                sums.start.write_bytes(0, sums.rows * sums.cols);
+            }
+        }
     }
-}
 
-/// # Safety
-/// As [`MicroKernel::tile`].
-#[inline(never)]
-unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
-    let mut buffer = [const { MaybeUninit::<i32>::uninit() }; MR * PANELS * NR];
-    let sums: *mut i32 = buffer.as_mut_ptr().cast();
-    let steps = input.k.div_ceil(KR);
-    // SAFETY: packed rows and panels are readable for whole steps; there is room for the sums of the largest tile; the CPU has
-    // NEON. Rows and columns of the parameters and of the output are the caller's promise.
-    unsafe {
-        if steps > 0 {
-            TILES[rows - 1](input.lhs, input.rhs, steps, sums, panels);
-        } else {
-            sums.write_bytes(0, rows * panels * NR);
-        }
-        if end.corrects {
-            correct(sums, rows, panels, end);
-        }
+    #[inline(always)]
+    unsafe fn end<E: End>(sums: &Sums, end: &TileEnd) {
+        let (rows, panels) = (sums.rows, sums.cols / NR);
         let (out, stride) = (end.out, end.out_stride);
-        if let Store::I32 { .. } | Store::Fixed { .. } = end.epilogue.store {
-            let adds = usize::from(end.accumulate);
-            SUMS[panels - 1][adds](sums, rows, out.cast(), stride, end.columns.base.at(0));
-            return;
-        }
-        if let Store::HalfEven { bias, zero_point, min, max, .. } = end.epilogue.store {
-            let to = HalfEven {
-                base: end.columns.base.at(0),
-                scale: end.columns.scale.at(0),
-                bias: end.columns.bias.at(0),
-                low: (min - zero_point) as f32,
-                high: (max - zero_point) as f32,
-                zero_point,
-            };
-            HALF_EVEN[panels - 1][usize::from(!bias.is_null())](sums, rows, out.cast(), stride, &to);
-            return;
-        }
-        for r in 0..rows {
-            let out = out.cast::<u32>().add(r * stride).cast();
-            // The sums are corrected.
-            let end = TileEnd { row: end.row + r, out, corrects: false, ..*end };
-            let sums = sums.add(r * panels * NR);
-            match panels {
-                1 => finish::<Scalar4, E, 1, 1>([sums.cast::<[[i32; NR]; 1]>().read()], &end),
-                2 => finish::<Scalar4, E, 1, 2>([sums.cast::<[[i32; NR]; 2]>().read()], &end),
-                3 => finish::<Scalar4, E, 1, 3>([sums.cast::<[[i32; NR]; 3]>().read()], &end),
-                _ => finish::<Scalar4, E, 1, 4>([sums.cast::<[[i32; NR]; 4]>().read()], &end),
+        let base = end.columns.base.at(0);
+        // SAFETY: rows and columns of the parameters and of the output are the caller's promise; the CPU has NEON.
+        unsafe {
+            if end.corrects {
+                correct(sums.start, rows, panels, end);
+            }
+            match (E::MAKES, end.epilogue.store) {
+                (Makes::Bytes, Store::HalfEven { bias, zero_point, min, max, .. }) => {
+                    let to = HalfEven {
+                        base,
+                        scale: end.columns.scale.at(0),
+                        bias: end.columns.bias.at(0),
+                        low: (min - zero_point) as f32,
+                        high: (max - zero_point) as f32,
+                        zero_point,
+                    };
+                    let half_even = HALF_EVEN[panels - 1][usize::from(!bias.is_null())];
+                    half_even(sums.start, rows, out.cast(), stride, &to);
+                }
+                (Makes::Reals, _) => finish_sums::<Scalar4, E>(sums, &TileEnd { corrects: false, ..*end }),
+                _ => {
+                    SUMS[panels - 1][usize::from(end.accumulate)](sums.start, rows, out.cast(), stride, base)
+                }
             }
         }
     }
@@ -176,12 +162,12 @@ unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &Tile
 /// Zero points that differ between rows, and those of columns.
 ///
 /// # Safety
-/// As [`tile`]; `sums` holds the tile.
+/// As [`SumsKernel::end`].
 #[inline(always)]
 unsafe fn correct(sums: *mut i32, rows: usize, panels: usize, end: &TileEnd) {
     let epilogue = end.epilogue;
     let mut factors = [0; MR];
-    // SAFETY: the caller's.
+    // SAFETY: the epilogue is valid for the tile's rows, and for the columns of its panels.
     unsafe {
         if epilogue.lhs_zero.step != 0 {
             for (r, factor) in factors[..rows].iter_mut().enumerate() {

@@ -3,8 +3,11 @@
 use core::arch::naked_asm;
 
 use super::{
-    super::{LhsRows, drive::next_part, layout::padded},
-    neon::{KR, MR},
+    super::{
+        LhsRows,
+        product::{layout::padded, next_part},
+    },
+    tiles::{KR, MR},
 };
 
 /// # Safety
@@ -60,7 +63,7 @@ pub(super) unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 #[inline(always)]
 unsafe fn tail(row: *const u8, k: usize, flip: u32) -> [u8; KR] {
     let mut bytes = [flip as u8; KR];
-    // SAFETY: the caller's.
+    // SAFETY: the last `k % KR` bytes of the row are readable, and no step is shorter.
     unsafe { row.add(k - k % KR).copy_to_nonoverlapping(bytes.as_mut_ptr(), k % KR) };
     bytes
 }

@@ -8,6 +8,11 @@
 
 use core::arch::naked_asm;
 
+/// Rows of the tallest tile.
+pub(super) const MR: usize = 4;
+/// Depth of a step.
+pub(super) const KR: usize = 16;
+
 /// What computes a tile.
 ///
 /// Safety: `lhs` is readable for `steps * 16 * R` bytes, `rhs` for `steps * 64 * panels`, `sums` writable for `R` rows of

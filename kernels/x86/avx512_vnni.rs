@@ -17,9 +17,11 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    drive::{self, MicroKernel, TileInput, next_part},
-    epilogue::{Buffers, End, TileEnd, correct, each, finish_from_base},
-    layout,
+    product::{
+        self, Buffers, End, MicroKernel, TileEnd, TileInput, correct, each, finish_from_base, group_cols,
+        layout, next_part,
+    },
+    weights::i8::pack_rhs_panel,
 };
 use super::{detect, fetch_output_row, lanes512::Lanes512, sums, tail_word};
 
@@ -32,20 +34,19 @@ const NR: usize = 16;
 
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
-    name: "avx512_vnni",
     id: Id::Avx512Vnni,
     isa: Isa::Avx512Vnni,
-    instruction: "vpdpbusd, zmm",
     is_available: detect::has_avx512_vnni,
     mr: MR,
     nr: NR,
     kr: KR,
+    group_cols: group_cols::<Avx512VnniTiles>(),
     lhs: LhsFormat::Bytes { unsigned: true },
     offset: SumOffset::None,
     flips_lhs: detect::is_amd,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
-    pack_rhs: layout::pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_rhs_panel::<NR, KR>,
     pack_lhs,
     row_sums,
 };
@@ -55,7 +56,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
     let flip = if src.unsigned { 0 } else { 0x80 };
-    // SAFETY: the caller's.
+    // SAFETY: the rows are readable and `dst` has room for them in this format; the CPU has the features.
     unsafe { layout::copy_rows(src, flip, layout::byte_row_stride(src.k), dst) }
 }
 
@@ -63,7 +64,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
 /// As [`Kernel::row_sums`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
-    // SAFETY: the caller's.
+    // SAFETY: the rows are readable and `dst` has room for a sum of each; the CPU has the features.
     unsafe { sums::row_sums(src, true, dst) }
 }
 
@@ -71,8 +72,8 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 /// As [`super::super::Multiply`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
-    // SAFETY: the caller's.
-    unsafe { drive::multiply::<Avx512VnniTiles, E>(job) }
+    // SAFETY: the job is valid, and the CPU has the features that this is compiled for.
+    unsafe { product::multiply::<Avx512VnniTiles, E>(job) }
 }
 
 struct Avx512VnniTiles;
@@ -81,7 +82,6 @@ struct Avx512VnniTiles;
 unsafe impl MicroKernel for Avx512VnniTiles {
     type V = Lanes512;
     const NR: usize = NR;
-    const KR: usize = KR;
     type Buffers = Buffers<MR, { 4 * NR }>;
 
     #[inline(always)]
@@ -105,7 +105,7 @@ unsafe impl MicroKernel for Avx512VnniTiles {
                 }
             };
         }
-        // SAFETY: the caller's.
+        // SAFETY: rows and panels are counts that this kernel names; input and end are valid for them.
         unsafe {
             match rows {
                 1 => with_rows!(1: 1 2 3 4),
@@ -277,7 +277,7 @@ unsafe fn sign_bits() -> __m512i {
 /// The tile has that row and whole step.
 #[inline(always)]
 unsafe fn word(input: &TileInput, r: usize, step: usize) -> __m512i {
-    // SAFETY: the caller's.
+    // SAFETY: the row's step is 4 readable bytes.
     unsafe {
         _mm512_set1_epi32(input.lhs.add(r * input.lhs_stride + step * KR).cast::<i32>().read_unaligned())
     }
@@ -289,7 +289,7 @@ unsafe fn word(input: &TileInput, r: usize, step: usize) -> __m512i {
 /// The tile has that panel and step.
 #[inline(always)]
 unsafe fn weights(input: &TileInput, q: usize, step: usize) -> __m512i {
-    // SAFETY: the caller's.
+    // SAFETY: the panel's step is 64 readable bytes.
     unsafe { _mm512_loadu_si512(input.rhs.add(q * input.panel_stride + step * NR * KR).cast()) }
 }
 
@@ -307,7 +307,7 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
 ) {
     let large = const { is_large(R, Q) };
     let mut step = 0;
-    // SAFETY: the caller's.
+    // SAFETY: the tile has `R` rows and `Q` panels, readable for as many steps.
     unsafe {
         if R == 1 && Q == 4 && input.k < LONG_PANEL && input.job_bytes > SECOND_LEVEL {
             return each!(q in 0..Q => sums[0][q] = panel_after_panel(sums[0][q], input, q, steps, &flip));
@@ -374,7 +374,7 @@ unsafe fn panel_after_panel(
     steps: usize,
     flip: &impl Fn(__m512i) -> __m512i,
 ) -> __m512i {
-    // SAFETY: the caller's.
+    // SAFETY: the tile has its only row and panel `q`, readable for as many steps.
     unsafe {
         let add = |sum, step| _mm512_dpbusd_epi32(sum, flip(word(input, 0, step)), weights(input, q, step));
         let zero = _mm512_setzero_si512();
@@ -410,7 +410,7 @@ unsafe fn multiply_add<const R: usize, const Q: usize>(
     step: usize,
     values: impl Fn(usize) -> __m512i,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the tile has `Q` panels, readable at this step.
     unsafe {
         let mut b = [_mm512_setzero_si512(); Q];
         for (q, b) in b.iter_mut().enumerate() {

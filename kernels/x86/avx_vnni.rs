@@ -13,9 +13,8 @@ use core::arch::x86_64::*;
 
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
-    drive::{self, MicroKernel, TileInput, next_part},
-    epilogue::{Buffers, End, TileEnd, finish},
-    layout,
+    product::{self, Buffers, End, MicroKernel, TileEnd, TileInput, finish, group_cols, layout, next_part},
+    weights::i8::pack_rhs_panel,
 };
 use super::{detect, lanes256::Lanes256, sums, tail_word};
 
@@ -25,20 +24,19 @@ const KR: usize = 4;
 
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
-    name: "avx_vnni",
     id: Id::AvxVnni,
     isa: Isa::Avx2,
-    instruction: "vpdpbusd, ymm",
     is_available: detect::has_avx_vnni,
     mr: MR,
     nr: NR,
     kr: KR,
+    group_cols: group_cols::<AvxVnniTiles>(),
     lhs: LhsFormat::Bytes { unsigned: true },
     flips_lhs: || false,
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
-    pack_rhs: layout::pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_rhs_panel::<NR, KR>,
     pack_lhs,
     row_sums,
 };
@@ -48,7 +46,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
 #[target_feature(enable = "avx2")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
     let flip = if src.unsigned { 0 } else { 0x80 };
-    // SAFETY: the caller's.
+    // SAFETY: the rows are readable and `dst` has room for them in this format; the CPU has the features.
     unsafe { layout::copy_rows(src, flip, layout::byte_row_stride(src.k), dst) }
 }
 
@@ -56,7 +54,7 @@ unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
 /// As [`Kernel::row_sums`].
 #[target_feature(enable = "avx2")]
 unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
-    // SAFETY: the caller's.
+    // SAFETY: the rows are readable and `dst` has room for a sum of each; the CPU has the features.
     unsafe { sums::row_sums(src, true, dst) }
 }
 
@@ -64,8 +62,8 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 /// As [`super::super::Multiply`].
 #[target_feature(enable = "avx2,avxvnni")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
-    // SAFETY: the caller's.
-    unsafe { drive::multiply::<AvxVnniTiles, E>(job) }
+    // SAFETY: the job is valid, and the CPU has the features that this is compiled for.
+    unsafe { product::multiply::<AvxVnniTiles, E>(job) }
 }
 
 struct AvxVnniTiles;
@@ -74,7 +72,6 @@ struct AvxVnniTiles;
 unsafe impl MicroKernel for AvxVnniTiles {
     type V = Lanes256;
     const NR: usize = NR;
-    const KR: usize = KR;
     type Buffers = Buffers<MR, 64>;
 
     #[inline(always)]
@@ -94,7 +91,7 @@ unsafe impl MicroKernel for AvxVnniTiles {
 
     #[inline(always)]
     unsafe fn tile<E: End>(rows: usize, panels: usize, input: &TileInput, end: &TileEnd) {
-        // SAFETY: the caller's.
+        // SAFETY: rows and panels are counts that this kernel names; input and end are valid for them.
         unsafe {
             match (rows, panels) {
                 (1, 1) => tile::<E, 1, 2>(input, end),
@@ -148,7 +145,7 @@ unsafe fn multiply_add<const R: usize, const Q: usize>(
     step: usize,
     word: impl Fn(usize) -> i32,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: the tile's panels are readable at this step.
     unsafe {
         let load_b = |q: usize| {
             _mm256_loadu_si256(input.rhs.add(q / 2 * input.panel_stride + step * 64 + q % 2 * 32).cast())

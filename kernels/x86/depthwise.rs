@@ -4,43 +4,45 @@
 //! i32 a channel for both. With AVX2 a tile of 4 pixels by 16 channels has 8 sums, 2 vectors of weights and 4 of values: 14
 //! registers. A pair costs 8 vector instructions for 32 MAC, half of them moving bytes: 16 MAC/cycle on four vector ports. (VNNI
 //! multiplies four taps at once and needs twice the moving: it gains where what was moved serves several pixels, in
-//! [`super::super::depthwise3x3`].)
+//! [`columns`].)
 
 use core::arch::x86_64::*;
 
 use super::{
     super::{
-        End, Isa,
-        depthwise::{MR, Tap, Taps},
-        depthwise3x3::{self, ColumnTaps, Sums, Three, ThreeJob},
-        epilogue::Buffers,
-        lanes::Lanes,
+        depthwise::{
+            columns::{self, ColumnTaps, Sums, Three, ThreeJob},
+            taps::{MR, Tap, Taps},
+        },
+        product::{Buffers, End},
+        vectors::lanes::Lanes,
     },
     lanes256::Lanes256,
     lanes512::Lanes512,
 };
 
-/// See [`depthwise3x3::three`].
-pub(in crate::kernels) fn three<E: End>(isa: Isa) -> Option<Three> {
+/// Pairs of taps, with AVX2.
+pub(in crate::kernels) fn three_avx2<E: End>() -> Three {
     /// # Safety
     /// As [`ThreeJob`]; the CPU has AVX2.
     #[target_feature(enable = "avx2")]
-    unsafe fn avx2<E: End>(job: &ThreeJob) {
-        // SAFETY: the caller's.
-        unsafe { depthwise3x3::run::<Taps256, E>(job) }
+    unsafe fn run<E: End>(job: &ThreeJob) {
+        // SAFETY: the job is valid, and the CPU has what this is compiled for.
+        unsafe { columns::run::<Taps256, E>(job) }
     }
+    Three { run: run::<E>, fours: Taps256::FOURS }
+}
+
+/// Fours of taps, with VNNI.
+pub(in crate::kernels) fn three_avx512_vnni<E: End>() -> Three {
     /// # Safety
     /// As [`ThreeJob`]; the CPU has AVX-512 with VNNI.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn avx512_vnni<E: End>(job: &ThreeJob) {
-        // SAFETY: the caller's.
-        unsafe { depthwise3x3::run::<Taps512, E>(job) }
+    unsafe fn run<E: End>(job: &ThreeJob) {
+        // SAFETY: the job is valid, and the CPU has what this is compiled for.
+        unsafe { columns::run::<Taps512, E>(job) }
     }
-    match isa {
-        Isa::Portable => None,
-        Isa::Avx2 => Some(Three { run: avx2::<E>, fours: Taps256::FOURS }),
-        Isa::Avx512Vnni => Some(Three { run: avx512_vnni::<E>, fours: Taps512::FOURS }),
-    }
+    Three { run: run::<E>, fours: Taps512::FOURS }
 }
 
 /// Pairs of taps.
@@ -75,7 +77,7 @@ unsafe fn add<T: PairTaps, const UNSIGNED: bool, const R: usize>(
     weights: *const i16,
     sums: &mut [[<T::V as Lanes>::I; 2]; R],
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: pixels and weights are readable for two vectors of channels, as both methods ask.
     unsafe {
         for (r, sums) in sums.iter_mut().enumerate() {
             let pairs = T::interleave::<UNSIGNED>(a.ptr.add(r * a.step), b.ptr.add(r * b.step));
@@ -101,7 +103,7 @@ unsafe impl Taps for Taps256 {
         weights: *const i16,
         sums: &mut [[__m256i; 2]; R],
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: pixels and weights are readable for two vectors of channels, as both methods ask.
         unsafe { add::<Self, UNSIGNED, R>(a, b, weights, sums) }
     }
 }
@@ -112,7 +114,7 @@ unsafe impl PairTaps for Taps256 {
 
     #[inline(always)]
     unsafe fn interleave<const UNSIGNED: bool>(a: *const u8, b: *const u8) -> [__m256i; 2] {
-        // SAFETY: the CPU has AVX2; pointers as the caller promised.
+        // SAFETY: both taps are readable for two vectors of channels, and the CPU has the features.
         unsafe {
             let [a, b] = [_mm_loadu_si128(a.cast()), _mm_loadu_si128(b.cast())];
             let [low, high] = [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)];
@@ -126,7 +128,7 @@ unsafe impl PairTaps for Taps256 {
 
     #[inline(always)]
     unsafe fn multiply(pair: __m256i, weights: *const i16) -> __m256i {
-        // SAFETY: the CPU has AVX2; pointers as the caller promised.
+        // SAFETY: a vector of weights is readable, and the CPU has the features.
         unsafe { _mm256_madd_epi16(pair, _mm256_loadu_si256(weights.cast())) }
     }
 }
@@ -139,7 +141,7 @@ unsafe impl ColumnTaps for Taps256 {
 
     #[inline(always)]
     unsafe fn column<const UNSIGNED: bool>([a, b, c, d]: [*const u8; 4]) -> Self::Column {
-        // SAFETY: the caller's.
+        // SAFETY: all rows are readable for two vectors of channels, and the CPU has the features.
         unsafe { [Self::interleave::<UNSIGNED>(a, b), Self::interleave::<UNSIGNED>(c, d)] }
     }
 
@@ -155,7 +157,7 @@ unsafe impl ColumnTaps for Taps256 {
         v: usize,
         weights: *const i16,
     ) -> Sums<Lanes256> {
-        // SAFETY: the caller's.
+        // SAFETY: the weights of the block are readable, and `v` is one of its three places.
         unsafe {
             for (row, sums) in sums.iter_mut().enumerate() {
                 for (vector, sum) in sums.iter_mut().enumerate() {
@@ -185,7 +187,7 @@ unsafe impl Taps for Taps512 {
         weights: *const i16,
         sums: &mut [[__m512i; 2]; R],
     ) {
-        // SAFETY: the caller's.
+        // SAFETY: pixels and weights are readable for two vectors of channels, as both methods ask.
         unsafe { add::<Self, UNSIGNED, R>(a, b, weights, sums) }
     }
 }
@@ -196,7 +198,7 @@ unsafe impl PairTaps for Taps512 {
 
     #[inline(always)]
     unsafe fn interleave<const UNSIGNED: bool>(a: *const u8, b: *const u8) -> [__m512i; 2] {
-        // SAFETY: the CPU has AVX-512 with BW; pointers as the caller promised.
+        // SAFETY: both taps are readable for two vectors of channels, and the CPU has the features.
         unsafe {
             // Interleaving works within halves: the first eight channels of each are the first 16 of all.
             let a = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_loadu_si256(a.cast()));
@@ -212,7 +214,7 @@ unsafe impl PairTaps for Taps512 {
 
     #[inline(always)]
     unsafe fn multiply(pair: __m512i, weights: *const i16) -> __m512i {
-        // SAFETY: the CPU has AVX-512 with BW; pointers as the caller promised.
+        // SAFETY: a vector of weights is readable, and the CPU has the features.
         unsafe { _mm512_madd_epi16(pair, _mm512_loadu_si512(weights.cast())) }
     }
 }
@@ -226,7 +228,7 @@ unsafe impl ColumnTaps for Taps512 {
 
     #[inline(always)]
     unsafe fn column<const UNSIGNED: bool>(rows: [*const u8; 4]) -> [__m512i; 2] {
-        // SAFETY: the CPU has AVX-512 with BW; pointers as the caller promised.
+        // SAFETY: all rows are readable for two vectors of channels, and the CPU has the features.
         unsafe {
             let [a, b, c, d] = rows;
             let [a, b] = [_mm256_loadu_si256(a.cast()), _mm256_loadu_si256(b.cast())];
@@ -253,7 +255,7 @@ unsafe impl ColumnTaps for Taps512 {
 
     #[inline(always)]
     unsafe fn weights(weights: *const u8) -> Self::Weights {
-        // SAFETY: the caller's.
+        // SAFETY: the weights of the block are readable: an array of vectors is laid out as they are.
         unsafe { weights.cast::<Self::Weights>().read_unaligned() }
     }
 

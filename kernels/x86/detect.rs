@@ -102,7 +102,7 @@ fn ask() -> u8 {
 /// The operating system has switched the instruction on.
 #[target_feature(enable = "xsave")]
 unsafe fn saved_state() -> u64 {
-    // SAFETY: the caller's; register 0 is XCR0.
+    // SAFETY: the operating system has switched it on; register 0 is XCR0.
     unsafe { _xgetbv(0) }
 }
 

@@ -1,22 +1,18 @@
-//! [`Lanes`] of AVX2: eight i32 or f32 in a ymm register.
+//! [`Lanes`] and [`Narrow`] of AVX2: eight i32 or f32 in a ymm register.
 
 use core::arch::x86_64::*;
 
-use super::super::lanes::Lanes;
+use super::{
+    super::vectors::{
+        lanes::{Lanes, methods},
+        narrow::Narrow,
+    },
+    narrow::{ByteRange, narrow},
+};
 
 /// Eight lanes.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Lanes256;
-
-/// Zero point as i16, and the range as i8.
-#[derive(Clone, Copy)]
-pub(in super::super) struct ByteRange {
-    zero_point: __m256i,
-    min: __m256i,
-    max: __m256i,
-    /// What turns i8 into the bytes of the range: 0, or the sign bit.
-    flip: __m256i,
-}
 
 // SAFETY: loads and stores touch 8 elements of their type, `store_low_bytes` 8 bytes.
 unsafe impl Lanes for Lanes256 {
@@ -25,66 +21,37 @@ unsafe impl Lanes for Lanes256 {
     type I = __m256i;
     type F = __m256;
 
-    #[inline(always)]
-    unsafe fn load_i(p: *const i32) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_loadu_si256(p.cast()) }
+    methods! {
+        load_i(p: *const i32) -> Self::I = _mm256_loadu_si256(p.cast());
+        store_i(v: Self::I, p: *mut i32) = _mm256_storeu_si256(p.cast(), v);
+        splat_i(x: i32) -> Self::I = _mm256_set1_epi32(x);
+        add_i(a: Self::I, b: Self::I) -> Self::I = _mm256_add_epi32(a, b);
+        sub_i(a: Self::I, b: Self::I) -> Self::I = _mm256_sub_epi32(a, b);
+        mul_i(a: Self::I, b: Self::I) -> Self::I = _mm256_mullo_epi32(a, b);
+        min_i(a: Self::I, b: Self::I) -> Self::I = _mm256_min_epi32(a, b);
+        max_i(a: Self::I, b: Self::I) -> Self::I = _mm256_max_epi32(a, b);
+        and_i(a: Self::I, b: Self::I) -> Self::I = _mm256_and_si256(a, b);
+        xor_i(a: Self::I, b: Self::I) -> Self::I = _mm256_xor_si256(a, b);
+        shift_right<const N: i32>(v: Self::I) -> Self::I = _mm256_srli_epi32::<N>(v);
+        load_bytes(p: *const u8) -> Self::I = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+        prefetch(p: *const f32) = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        load_f(p: *const f32) -> Self::F = _mm256_loadu_ps(p);
+        store_f(v: Self::F, p: *mut f32) = _mm256_storeu_ps(p, v);
+        splat_f(x: f32) -> Self::F = _mm256_set1_ps(x);
+        add_f(a: Self::F, b: Self::F) -> Self::F = _mm256_add_ps(a, b);
+        sub_f(a: Self::F, b: Self::F) -> Self::F = _mm256_sub_ps(a, b);
+        mul_f(a: Self::F, b: Self::F) -> Self::F = _mm256_mul_ps(a, b);
+        div_f(a: Self::F, b: Self::F) -> Self::F = _mm256_div_ps(a, b);
+        min_f(a: Self::F, b: Self::F) -> Self::F = _mm256_min_ps(a, b);
+        max_f(a: Self::F, b: Self::F) -> Self::F = _mm256_max_ps(a, b);
+        ge_f(a: Self::F, b: Self::F) -> Self::I = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b));
+        zero_nan(v: Self::F) -> Self::F = _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_ORD_Q>(v, v));
+        bits(v: Self::F) -> Self::I = _mm256_castps_si256(v);
+        from_bits(v: Self::I) -> Self::F = _mm256_castsi256_ps(v);
+        to_f(v: Self::I) -> Self::F = _mm256_cvtepi32_ps(v);
+        to_i(v: Self::F) -> Self::I = _mm256_cvtps_epi32(v);
     }
-    #[inline(always)]
-    unsafe fn store_i(v: Self::I, p: *mut i32) {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_storeu_si256(p.cast(), v) }
-    }
-    #[inline(always)]
-    unsafe fn splat_i(x: i32) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_set1_epi32(x) }
-    }
-    #[inline(always)]
-    unsafe fn add_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_add_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_sub_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_mullo_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn min_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_min_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn max_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_max_epi32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn and_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_and_si256(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn xor_i(a: Self::I, b: Self::I) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_xor_si256(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn shift_right<const N: i32>(v: Self::I) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_srli_epi32::<N>(v) }
-    }
-    #[inline(always)]
-    unsafe fn load_bytes(p: *const u8) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
-    }
+
     #[inline(always)]
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
         // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes.
@@ -112,156 +79,6 @@ unsafe impl Lanes for Lanes256 {
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             _mm256_storeu_si256(p.cast(), _mm256_permutevar8x32_epi32(packed, order));
         }
-    }
-    type ByteRange = ByteRange;
-    #[inline(always)]
-    unsafe fn byte_range(zero_point: i32, min: i32, max: i32) -> ByteRange {
-        // SAFETY: the CPU has AVX2.
-        unsafe {
-            // A range of u8 is taken as one of i8, 128 lower.
-            let lower = if min >= 0 { 128 } else { 0 };
-            ByteRange {
-                zero_point: _mm256_set1_epi16((zero_point - lower) as i16),
-                min: _mm256_set1_epi8((min - lower) as i8),
-                max: _mm256_set1_epi8((max - lower) as i8),
-                flip: _mm256_set1_epi8(lower as i8),
-            }
-        }
-    }
-    type Bytes = __m256i;
-    #[inline(always)]
-    unsafe fn narrow(steps: [Self::F; 4], to: &ByteRange, _in_range: bool) -> __m256i {
-        // SAFETY: the CPU has AVX2.
-        unsafe {
-            // What is too large for i32 would convert to its smallest value, as what is too small does.
-            let largest = _mm256_set1_ps(32767.0);
-            let [a, b, c, d] = steps;
-            let [a, b] = [_mm256_min_ps(a, largest), _mm256_min_ps(b, largest)];
-            let [c, d] = [_mm256_min_ps(c, largest), _mm256_min_ps(d, largest)];
-            let [a, b] = [_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b)];
-            let [c, d] = [_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d)];
-            // Every step saturates, and what has saturated stays outside of 8 bits.
-            let low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), to.zero_point);
-            let high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), to.zero_point);
-            _mm256_packs_epi16(low, high)
-        }
-    }
-    #[inline(always)]
-    unsafe fn limit(bytes: __m256i, to: &ByteRange) -> __m256i {
-        // SAFETY: the CPU has AVX2.
-        unsafe {
-            let bytes = _mm256_min_epi8(_mm256_max_epi8(bytes, to.min), to.max);
-            _mm256_xor_si256(bytes, to.flip)
-        }
-    }
-    #[inline(always)]
-    unsafe fn store_bytes<const TOGETHER: usize>(
-        bytes: __m256i,
-        _to: &ByteRange,
-        p: [*mut u8; 4],
-        count: usize,
-    ) {
-        // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes at each pointer that is stored to.
-        unsafe {
-            // Packing works within halves: the groups of four bytes are put in order.
-            let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-            let (ab, cd) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
-            match TOGETHER {
-                4 => _mm256_storeu_si256(p[0].cast(), bytes),
-                2 => {
-                    _mm_storeu_si128(p[0].cast(), ab);
-                    if count > 2 {
-                        _mm_storeu_si128(p[2].cast(), cd);
-                    }
-                }
-                _ => {
-                    let halves = [ab, _mm_unpackhi_epi64(ab, ab), cd, _mm_unpackhi_epi64(cd, cd)];
-                    for i in 0..count {
-                        _mm_storel_epi64(p[i].cast(), halves[i]);
-                    }
-                }
-            }
-        }
-    }
-    #[inline(always)]
-    unsafe fn prefetch(p: *const f32) {
-        // SAFETY: a hint, which never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-    }
-    #[inline(always)]
-    unsafe fn load_f(p: *const f32) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_loadu_ps(p) }
-    }
-    #[inline(always)]
-    unsafe fn store_f(v: Self::F, p: *mut f32) {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn splat_f(x: f32) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_set1_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn add_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_div_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn ge_f(a: Self::F, b: Self::F) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_castps_si256(_mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) }
-    }
-    #[inline(always)]
-    unsafe fn zero_nan(v: Self::F) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_and_ps(v, _mm256_cmp_ps::<_CMP_ORD_Q>(v, v)) }
-    }
-    #[inline(always)]
-    unsafe fn bits(v: Self::F) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_castps_si256(v) }
-    }
-    #[inline(always)]
-    unsafe fn from_bits(v: Self::I) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_castsi256_ps(v) }
-    }
-    #[inline(always)]
-    unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_min_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn max_f(a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_max_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn to_f(v: Self::I) -> Self::F {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_cvtepi32_ps(v) }
-    }
-    #[inline(always)]
-    unsafe fn to_i(v: Self::F) -> Self::I {
-        // SAFETY: the CPU has the feature; pointers as the caller promised.
-        unsafe { _mm256_cvtps_epi32(v) }
     }
     #[inline(always)]
     unsafe fn scale_single_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
@@ -292,6 +109,50 @@ unsafe impl Lanes for Lanes256 {
     }
 }
 
+// SAFETY: `store_bytes` writes 8 bytes at each pointer that it stores to.
+unsafe impl Narrow for Lanes256 {
+    narrow! {
+        asks_range: false,
+        splat_i16: _mm256_set1_epi16,
+        splat_i8: _mm256_set1_epi8,
+        pack_i32: _mm256_packs_epi32,
+        add_i16: _mm256_adds_epi16,
+        pack_i16: _mm256_packs_epi16,
+        max_i8: _mm256_max_epi8,
+        min_i8: _mm256_min_epi8,
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes<const TOGETHER: usize>(
+        bytes: Self::I,
+        _to: &Self::ByteRange,
+        p: [*mut u8; 4],
+        count: usize,
+    ) {
+        // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes at each pointer that is stored to.
+        unsafe {
+            // Packing works within halves: the groups of four bytes are put in order.
+            let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            let (ab, cd) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+            match TOGETHER {
+                4 => _mm256_storeu_si256(p[0].cast(), bytes),
+                2 => {
+                    _mm_storeu_si128(p[0].cast(), ab);
+                    if count > 2 {
+                        _mm_storeu_si128(p[2].cast(), cd);
+                    }
+                }
+                _ => {
+                    let halves = [ab, _mm_unpackhi_epi64(ab, ab), cd, _mm_unpackhi_epi64(cd, cd)];
+                    for i in 0..count {
+                        _mm_storel_epi64(p[i].cast(), halves[i]);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// [`Lanes::scale_single_rounding`] of four. A function, not a closure: one that is not inlined would be compiled without AVX2, every
 /// intrinsic in it a call.
 ///
@@ -299,7 +160,7 @@ unsafe impl Lanes for Lanes256 {
 /// The CPU has AVX2.
 #[inline(always)]
 unsafe fn scale_half(x: __m256i, m: __m256i, e: __m256i) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has AVX2.
     unsafe {
         let right = _mm256_sub_epi64(_mm256_set1_epi64x(31), e);
         let half = _mm256_sllv_epi64(_mm256_set1_epi64x(1), _mm256_sub_epi64(right, _mm256_set1_epi64x(1)));
@@ -313,7 +174,7 @@ unsafe fn scale_half(x: __m256i, m: __m256i, e: __m256i) -> __m256i {
 /// The CPU has AVX2.
 #[inline(always)]
 unsafe fn high_half(x: __m256i, m: __m256i, left: __m256i) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has AVX2.
     unsafe {
         let product = _mm256_mul_epi32(saturate(_mm256_sllv_epi64(x, left)), m);
         shift_right(_mm256_add_epi64(product, _mm256_set1_epi64x(1 << 30)), _mm256_set1_epi64x(31))
@@ -326,7 +187,7 @@ unsafe fn high_half(x: __m256i, m: __m256i, left: __m256i) -> __m256i {
 /// The CPU has AVX2.
 #[inline(always)]
 unsafe fn widen(v: __m256i) -> [__m256i; 2] {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has AVX2.
     unsafe {
         [
             _mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)),
@@ -341,7 +202,7 @@ unsafe fn widen(v: __m256i) -> [__m256i; 2] {
 /// The CPU has AVX2.
 #[inline(always)]
 unsafe fn narrow(low: __m256i, high: __m256i) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has AVX2.
     unsafe {
         let even = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
         let low = _mm256_permutevar8x32_epi32(low, even);
@@ -356,7 +217,7 @@ unsafe fn narrow(low: __m256i, high: __m256i) -> __m256i {
 /// The CPU has AVX2.
 #[inline(always)]
 unsafe fn shift_right(v: __m256i, count: __m256i) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has AVX2.
     unsafe {
         let sign = _mm256_set1_epi64x(i64::MIN);
         let shifted = _mm256_srlv_epi64(_mm256_xor_si256(v, sign), count);
@@ -370,7 +231,7 @@ unsafe fn shift_right(v: __m256i, count: __m256i) -> __m256i {
 /// The CPU has AVX2.
 #[inline(always)]
 unsafe fn saturate(v: __m256i) -> __m256i {
-    // SAFETY: the caller's.
+    // SAFETY: the CPU has AVX2.
     unsafe {
         let max = _mm256_set1_epi64x(i32::MAX as i64);
         let min = _mm256_set1_epi64x(i32::MIN as i64);

@@ -40,7 +40,7 @@ unsafe fn row_sum(row: *const u8, k: usize, flip: u8) -> i32 {
         }
         mask
     };
-    // SAFETY: the caller's; whole steps only, the last of them ends where the row does.
+    // SAFETY: `k` bytes are readable: whole steps only, the last of them ends where the row does.
     unsafe {
         if k < STEP {
             return (0..k).fold(0, |sum, at| sum + i32::from(*row.add(at) ^ flip));

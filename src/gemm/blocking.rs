@@ -2,9 +2,9 @@
 
 use core::ops::Range;
 
-use crate::{
-    Error, PackedRhs,
-    kernels::{self, LhsFormat},
+use crate::kernels::{
+    self, LhsFormat,
+    weights::{Format, Unpacking},
 };
 
 /// Bytes of prepared `lhs` that one block of rows may take: a part of a second-level cache, so that the panels of `rhs`
@@ -24,12 +24,25 @@ const WIDE_PART: usize = 256;
 /// What follows from a kernel and a depth alone, worked out once for a product rather than in each call: it takes divisions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Depth {
-    /// K as the panels of `rhs` have it.
-    pub padded: usize,
+    /// Panels are multiplied as they are, over all of K at a time.
+    pub plain: bool,
+    /// Bytes of a panel of `rhs`.
+    pub panel_bytes: usize,
+    /// Bytes of a column of the panels of `rhs`.
+    pub column_bytes: usize,
+    /// Rows of K that are summed together: those of a group, or all.
+    pub group_size: usize,
+    /// Groups of K, one if there are none.
+    pub groups: usize,
+
+    /// How panels of a narrow format are unpacked.
+    pub unpacking: Option<Unpacking>,
     /// Bytes from one prepared row of `lhs` to the next.
     pub lhs_stride: usize,
-    /// Bytes of the kernel's scratch.
+    /// Bytes of the kernel's scratch, and of a group of panels, unpacked.
     kernel: usize,
+    /// Bytes of the sums of a row of `lhs`: an i32 for each group of K.
+    row_sums: usize,
     /// Bytes of a row that is gathered before it is prepared, or 0 if it never is.
     gather: usize,
     /// Most rows of `lhs` that are prepared and multiplied at a time; a multiple of `mr`.
@@ -38,13 +51,34 @@ pub(super) struct Depth {
 }
 
 impl Depth {
-    pub fn new(kernel: &kernels::Kernel, k: usize) -> Self {
+    pub fn new(
+        kernel: &kernels::Kernel,
+        format: &Format,
+        group_size: usize,
+        has_groups: bool,
+        k: usize,
+    ) -> Self {
         let lhs_stride = (kernel.lhs_stride)(k);
         let fit = BLOCK_BYTES / lhs_stride.max(1);
+        let groups = k.div_ceil(group_size.max(1)).max(1);
+        let fields = format.fields();
+        let depth = |k: usize| k.next_multiple_of(fields * kernel.kr);
+        // The last group may be smaller, and need more: kernels rewrite panels that are short enough.
+        let scratch = (kernel.scratch)(group_size).max((kernel.scratch)(k - (groups - 1) * group_size));
+        let unpacking =
+            format.unpack.map(|unpack| Unpacking { function: unpack(kernel.isa), fields, at: scratch });
+        // What overflows here is found where scratch is added up.
+        let unpacked = unpacking.map_or(0, |_| kernel.group_cols.saturating_mul(depth(group_size)));
         Self {
-            padded: k.next_multiple_of(kernel.kr),
+            plain: format.unpack.is_none() && !has_groups,
+            panel_bytes: depth(k) / fields * kernel.nr,
+            column_bytes: depth(k) / fields,
+            group_size,
+            groups,
+            unpacking,
             lhs_stride,
-            kernel: (kernel.scratch)(k),
+            kernel: scratch.saturating_add(unpacked).saturating_add(63) / 64 * 64,
+            row_sums: 4usize.saturating_mul(groups),
             gather: match kernel.lhs {
                 LhsFormat::Bytes { .. } => 0,
                 LhsFormat::PackedAsIs | LhsFormat::PackedSigned => kernels::layout::byte_row_stride(k),
@@ -53,6 +87,11 @@ impl Depth {
             max_rows: fit.max(16 * kernel.mr).next_multiple_of(kernel.mr),
             mr: kernel.mr,
         }
+    }
+
+    /// Bytes of a column from the first group of K to one that begins at `k`.
+    pub fn column_bytes_to(&self, k: usize) -> usize {
+        k / self.unpacking.map_or(1, |unpacking| unpacking.fields)
     }
 
     /// Rows of `lhs` that are prepared and multiplied at a time: blocks of equal size, so that the last is no sliver.
@@ -67,20 +106,6 @@ impl Depth {
         fit.clamp(self.mr, 8 * self.mr)
     }
 
-    /// Bytes of scratch for products of at most `m` rows by these weights on so many threads, of any alignment.
-    ///
-    /// # Errors
-    /// [`Error::SizeOverflow`].
-    pub fn workspace_size(&self, weights: &PackedRhs, m: usize, threads: usize) -> Result<usize, Error> {
-        let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: weights.k() };
-        let part = self.scratch(m).and_then(|scratch| scratch.total()).ok_or(overflow)?;
-        let parts = Grid::most_parts(weights.kernel().0, m, weights.k(), weights.n(), threads);
-        let bytes = part.checked_mul(parts).and_then(|b| b.checked_add(63));
-        // No slice is larger.
-        let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok());
-        bytes.ok_or(Error::SizeOverflow { what: "workspace, parts x bytes", rows: parts, cols: part })
-    }
-
     /// The scratch of products of at most `m` rows; `None` if its size overflows.
     pub fn scratch(&self, m: usize) -> Option<Scratch> {
         // Not `block_rows`, which may be less for more rows: a workspace serves every smaller product too.
@@ -90,7 +115,7 @@ impl Depth {
             kernel: self.kernel,
             lhs: line(rows.checked_mul(self.lhs_stride)?)?,
             gather: rows.checked_mul(self.gather)?,
-            sums: line(rows.checked_mul(4)?)?,
+            sums: line(rows.checked_mul(self.row_sums)?)?,
         })
     }
 }
@@ -98,13 +123,13 @@ impl Depth {
 /// Bytes of one thread's part of a workspace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scratch {
-    /// For the kernel, first.
+    /// For the kernel and for unpacked panels, first.
     pub kernel: usize,
     /// Prepared rows.
     pub lhs: usize,
     /// Rows gathered from a strided `lhs`, before they are prepared.
     pub gather: usize,
-    /// i32 sums of rows.
+    /// i32 sums of rows, of each group of K.
     pub sums: usize,
 }
 
@@ -185,7 +210,7 @@ impl Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Kernel;
+    use crate::{Kernel, kernels::weights::i8::I8};
     use quickcheck::quickcheck;
 
     quickcheck! {
@@ -223,7 +248,7 @@ mod tests {
             let (m, k, fewer) = (m as usize, k as usize, fewer as usize);
             let (m, fewer) = (m.max(fewer), m.min(fewer));
             Kernel::all().all(|kernel| {
-                let depth = Depth::new(kernel.0, k);
+                let depth = Depth::new(kernel.0, &I8, k, false, k);
                 let size = |m| depth.scratch(m).and_then(|scratch| scratch.total());
                 depth.block_rows(fewer) <= m.min(depth.max_rows) && size(fewer) <= size(m)
             })

@@ -1,7 +1,8 @@
 //! The matrix product: pack the weights, describe the output, run.
 
 mod blocking;
-mod finish;
+mod call;
+mod lhs;
 mod output;
 #[cfg(feature = "alloc")]
 mod owned;
@@ -11,24 +12,24 @@ mod patches;
 mod plan;
 #[cfg(feature = "alloc")]
 mod product;
+mod rhs;
 #[cfg(feature = "alloc")]
 mod workspace;
 
-pub(crate) use finish::{Bias, Kind, positive_zeros};
+pub use lhs::Lhs;
+pub use output::Output;
+pub(crate) use output::{Bias, Kind, positive_zeros};
 #[cfg(feature = "alloc")]
-pub(crate) use finish::{Byte, Finish};
-pub use output::{FixedRounding, Output};
-pub(crate) use output::{check_broadcast, check_len, check_scales, check_zero_points};
+pub(crate) use output::{Byte, Finish};
 #[cfg(feature = "alloc")]
 pub(crate) use owned::{OwnedBias, OwnedFinish, OwnedKind};
-#[cfg(feature = "alloc")]
-pub(crate) use pack::check_depth;
-pub use pack::{PackedRhs, Rhs};
+pub use pack::PackedRhs;
 #[cfg(feature = "alloc")]
 pub(crate) use patches::Patches;
-pub(crate) use plan::check_shape;
-pub use plan::{Gemm, Lhs, MAX_SAFE_K};
+pub use plan::Gemm;
 #[cfg(feature = "alloc")]
 pub use product::Product;
+pub(crate) use rhs::Groups;
+pub use rhs::Rhs;
 #[cfg(feature = "alloc")]
 pub use workspace::Workspace;

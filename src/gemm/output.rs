@@ -1,11 +1,11 @@
-//! What becomes of the sums: the output type, scales, bias, rounding and clamp.
+//! What becomes of the sums: the output type, scales, bias, rounding and clamp, for users and as kernels take it.
 
 use core::marker::PhantomData;
 
-use super::finish::{Bias, BorrowedKind, Byte, Finish, Kind};
 use crate::{
-    Broadcast, Error, FixedPoint, Operand, OutputElement,
-    kernels::{self, End, EndByte, EndF32, EndFixed, EndI32},
+    Broadcast, Error, FixedPoint, FixedRounding, Operand, OutputElement,
+    check::{check_broadcast, check_len, check_scales},
+    kernels::{self, End, EndByte, EndF32, EndF32Added, EndFixed, EndI32, Param, Store},
 };
 
 /// Description of the output of a product: its type `T` and how sums turn into it.
@@ -28,16 +28,6 @@ pub struct Output<'a, T> {
     /// alone that it describes.
     pub(crate) product: fn(kernels::Id) -> kernels::Multiply,
     element: PhantomData<T>,
-}
-
-/// How integer requantization rounds: `s * multiplier * 2^(shift - 31)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FixedRounding {
-    /// `(s * multiplier + 2^(30 - shift)) >> (31 - shift)`: one rounding, ties up.
-    Single,
-    /// gemmlowp and TFLite, bit for bit: a saturating rounding doubling high multiply (ties up), then a rounding divide
-    /// by a power of two (ties away from zero). A shift above 0 is a saturating shift left before the multiply.
-    Double,
 }
 
 impl<T> Output<'_, T> {
@@ -74,15 +64,36 @@ impl<'a> Output<'a, f32> {
     /// NaN, of whatever bits the CPU makes.
     #[must_use]
     pub fn f32(scales: impl Into<Broadcast<'a, f32>>) -> Self {
-        Self::new::<EndF32>(Kind::F32 { scales: scales.into(), min: f32::NEG_INFINITY, max: f32::INFINITY })
+        Self::new::<EndF32>(Kind::f32(scales.into(), f32::NEG_INFINITY, f32::INFINITY))
+    }
+
+    /// Adds the result to what the output already holds instead of replacing it, before bias and clamp:
+    /// `clamp(out + f32(s) * (lhs scale[m] * scale[n]) + bias[n])`, from the left, every operation rounded to nearest even. Not for
+    /// weights with scales for groups of K.
+    ///
+    /// ```
+    /// use i8gemm::{Gemm, MatMut, MatRef, Output, PackedRhs};
+    /// let weights = PackedRhs::pack(MatRef::row_major(&[1i8, -2], 1, 2)?)?;
+    /// let mut y = [0.25f32, 0.25];
+    /// let output = Output::f32(0.5).clamp(0.0, f32::INFINITY).accumulate();
+    /// Gemm::new(&weights, output)?.apply(MatRef::row_major(&[3i8], 1, 1)?, MatMut::row_major(&mut y, 1, 2)?)?;
+    /// assert_eq!(y, [1.75, 0.0]);
+    /// # Ok::<(), i8gemm::Error>(())
+    /// ```
+    #[must_use]
+    pub fn accumulate(mut self) -> Self {
+        if let Kind::F32 { accumulate, .. } = &mut self.finish.kind {
+            *accumulate = true;
+        }
+        Self { product: kernels::multiply::<EndF32Added>, ..self }
     }
 
     /// Clamps the result to `min..=max`; either may be infinite. NaN becomes `min`, unless they are -inf and inf. A bound of zero
     /// counts as 0.0; what is not above `min` becomes `min`, so -0.0 becomes 0.0 there, and what is above `max` becomes `max`.
     #[must_use]
     pub fn clamp(mut self, min: f32, max: f32) -> Self {
-        if let Kind::F32 { scales, .. } = self.finish.kind {
-            self.finish.kind = Kind::F32 { scales, min, max };
+        if let Kind::F32 { min: low, max: high, .. } = &mut self.finish.kind {
+            (*low, *high) = (min, max);
         }
         self
     }
@@ -150,92 +161,232 @@ impl<'a, T> Output<'a, T> {
     }
 }
 
-/// A slice has the length that it must have.
-pub(crate) fn check_len(what: &'static str, actual: usize, expected: usize) -> Result<(), Error> {
-    if actual == expected { Ok(()) } else { Err(Error::Length { what, expected, actual }) }
+/// What is done with sums: all of an [`Output`](crate::Output) but its type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    pub kind: BorrowedKind<'a>,
+    pub bias: BorrowedBias<'a>,
 }
 
-/// One value, or as many as there are rows or columns.
-pub(crate) fn check_broadcast<T>(
-    what: &'static str,
-    values: &Broadcast<T>,
-    count: usize,
-) -> Result<(), Error> {
-    match values {
-        Broadcast::All(_) => Ok(()),
-        Broadcast::Each(values) => check_len(what, values.len(), count),
+/// How sums become outputs, with scales `S` or fixed-point multipliers `F`: borrowed, as an
+/// [`Output`](crate::Output) has them, or owned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind<S, F> {
+    I32 { accumulate: bool },
+    F32 { scales: S, min: f32, max: f32, accumulate: bool },
+    HalfEven { scales: S, to: Byte },
+    Fixed { multipliers: F, rounding: FixedRounding, to: Byte },
+}
+
+pub(crate) type BorrowedKind<'a> = Kind<Broadcast<'a, f32>, Broadcast<'a, FixedPoint>>;
+
+/// Zero point and clamp of an 8-bit output.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Byte {
+    pub zero_point: i32,
+    pub min: i32,
+    pub max: i32,
+    type_min: i32,
+    type_max: i32,
+}
+
+impl Byte {
+    pub fn of<T: Operand>(zero_point: i32) -> Self {
+        Self { zero_point, min: T::MIN, max: T::MAX, type_min: T::MIN, type_max: T::MAX }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let Self { zero_point, min, max, type_min, type_max } = *self;
+        if zero_point < type_min || zero_point > type_max {
+            let what = "output zero point";
+            return Err(Error::ZeroPoint { what, index: 0, value: zero_point, min: type_min, max: type_max });
+        }
+        if min > max || min < type_min || max > type_max {
+            let [min, max, type_min, type_max] = [min, max, type_min, type_max].map(f64::from);
+            return Err(Error::Clamp { min, max, type_min, type_max });
+        }
+        Ok(())
     }
 }
 
-/// Every scale is finite and above zero.
-pub(crate) fn check_scales(what: &'static str, scales: &Broadcast<f32>, count: usize) -> Result<(), Error> {
-    check_broadcast(what, scales, count)?;
-    let scales = scales.as_slice();
-    match scales.iter().position(|&s| !(s > 0.0 && s.is_finite())) {
-        Some(index) => Err(Error::Scale { what, index, value: scales[index].into() }),
-        None => Ok(()),
-    }
+/// A bias in i32 or in f32, borrowed or owned as in [`Kind`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bias<I, F> {
+    None,
+    I32(I),
+    F32(F),
 }
 
-/// Every zero point is a value of the element type.
-pub(crate) fn check_zero_points<T: Operand>(
-    what: &'static str,
-    zero_points: &Broadcast<i32>,
-    count: usize,
-) -> Result<(), Error> {
-    check_broadcast(what, zero_points, count)?;
-    let values = zero_points.as_slice();
-    match values.iter().position(|z| !(T::MIN..=T::MAX).contains(z)) {
-        Some(index) => Err(Error::ZeroPoint { what, index, value: values[index], min: T::MIN, max: T::MAX }),
-        None => Ok(()),
-    }
-}
+pub(crate) type BorrowedBias<'a> = Bias<&'a [i32], &'a [f32]>;
 
-impl kernels::FixedPoint {
-    /// From the two numbers that TFLite and gemmlowp call quantized multiplier and shift.
-    ///
-    /// # Errors
-    /// [`Error::FixedPoint`] unless the multiplier is 0 or at least 2^30, and the shift in -31..=30.
-    pub fn new(multiplier: i32, shift: i32) -> Result<Self, Error> {
-        if (multiplier == 0 || multiplier >= 1 << 30) && (-31..=30).contains(&shift) {
-            Ok(Self { multiplier, shift })
+impl Finish<'_> {
+    /// Checks every parameter against `n` columns.
+    pub fn check(&self, n: usize) -> Result<(), Error> {
+        match &self.kind {
+            Kind::I32 { .. } => {}
+            Kind::F32 { scales, min, max, .. } => {
+                check_scales("output scale", scales, n)?;
+                if min.is_nan() || max.is_nan() || min > max {
+                    let (type_min, type_max) = (f64::NEG_INFINITY, f64::INFINITY);
+                    return Err(Error::Clamp { min: (*min).into(), max: (*max).into(), type_min, type_max });
+                }
+            }
+            Kind::HalfEven { scales, to } => {
+                check_scales("output scale", scales, n)?;
+                to.check()?;
+            }
+            Kind::Fixed { multipliers, to, .. } => {
+                check_broadcast("output multipliers", multipliers, n)?;
+                to.check()?;
+            }
+        }
+        match self.bias {
+            Bias::None => {}
+            Bias::I32(bias) => check_len("bias", bias.len(), n)?,
+            Bias::F32(bias) => {
+                check_len("bias", bias.len(), n)?;
+                if let Some(index) = bias.iter().position(|b| !b.is_finite()) {
+                    return Err(Error::Bias { index, value: bias[index].into() });
+                }
+                if matches!(self.kind, Kind::I32 { .. } | Kind::Fixed { .. }) {
+                    return Err(Error::BiasType);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The output is one that sums over groups of K have.
+    pub fn check_groups(&self) -> Result<(), Error> {
+        if self.kind.takes_groups() && !matches!(self.bias, Bias::I32(_)) {
+            Ok(())
         } else {
-            Err(Error::FixedPoint { multiplier, shift })
+            Err(Error::GroupedOutput)
         }
     }
 
-    /// The nearest fixed-point number, as TFLite's `QuantizeMultiplier` makes it: scales too small for the shift become 0.
-    ///
-    /// # Errors
-    /// [`Error::Scale`] unless the scale is finite and above zero, [`Error::FixedPointScale`] at 2^30 and above.
-    pub fn from_scale(scale: f64) -> Result<Self, Error> {
-        if !(scale > 0.0 && scale.is_finite()) {
-            return Err(Error::Scale { what: "fixed-point scale", index: 0, value: scale });
-        }
-        let (fraction, mut shift) = libm::frexp(scale);
-        let mut multiplier = libm::round(fraction * f64::from(1u32 << 31)) as i64;
-        if multiplier == 1 << 31 {
-            multiplier = 1 << 30;
-            shift += 1;
-        }
-        if shift > 30 {
-            return Err(Error::FixedPointScale { value: scale });
-        }
-        if shift < -31 {
-            return Ok(Self { multiplier: 0, shift: 0 });
-        }
-        Ok(Self { multiplier: multiplier as i32, shift })
+    /// There are scales and biases for `n` columns: what kernels read.
+    pub fn fits(&self, n: usize) -> bool {
+        let scales = self.kind.parameters(
+            |scales| check_broadcast("output scale", scales, n).is_ok(),
+            |multipliers| check_broadcast("output multipliers", multipliers, n).is_ok(),
+        );
+        let bias = match self.bias {
+            Bias::None => true,
+            Bias::I32(bias) => bias.len() == n,
+            Bias::F32(bias) => bias.len() == n,
+        };
+        scales.unwrap_or(true) && bias
     }
 
-    /// The multiplier, in units of 2^-31.
-    #[must_use]
-    pub fn multiplier(&self) -> i32 {
-        self.multiplier
+    /// The i32 bias and the store of a kernel's epilogue. The output outlives the job that uses it.
+    pub fn for_kernel(&self, row_scales: Param<f32>) -> (*const i32, Store) {
+        let (bias_i32, bias_f32) = match self.bias {
+            Bias::None => (core::ptr::null(), core::ptr::null()),
+            Bias::I32(bias) => (bias.as_ptr(), core::ptr::null()),
+            Bias::F32(bias) => (core::ptr::null(), bias.as_ptr()),
+        };
+        let store = match &self.kind {
+            &Kind::I32 { accumulate } => Store::I32 { accumulate },
+            Kind::F32 { scales, min, max, .. } => {
+                let [min, max] = positive_zeros([*min, *max]);
+                let col_scales = Param::new(scales.as_slice());
+                Store::F32 { row_scales, col_scales, bias: bias_f32, min, max }
+            }
+            Kind::HalfEven { scales, to } => Store::HalfEven {
+                scales: Param::new(scales.as_slice()),
+                bias: bias_f32,
+                zero_point: to.zero_point,
+                min: to.min,
+                max: to.max,
+            },
+            Kind::Fixed { multipliers, rounding, to } => Store::Fixed {
+                multipliers: Param::new(multipliers.as_slice()),
+                double_rounding: *rounding == FixedRounding::Double,
+                zero_point: to.zero_point,
+                min: to.min,
+                max: to.max,
+            },
+        };
+        (bias_i32, store)
+    }
+}
+
+/// The bounds of a clamp with -0.0 replaced by 0.0.
+pub(crate) fn positive_zeros(bounds: [f32; 2]) -> [f32; 2] {
+    bounds.map(|bound| bound + 0.0)
+}
+
+impl<S, F> Kind<S, F> {
+    /// f32 that replaces what is there.
+    pub fn f32(scales: S, min: f32, max: f32) -> Self {
+        Self::F32 { scales, min, max, accumulate: false }
     }
 
-    /// The power of two.
-    #[must_use]
-    pub fn shift(&self) -> i32 {
-        self.shift
+    /// Rows of `lhs` may have scales.
+    pub fn takes_row_scales(&self) -> bool {
+        match self {
+            Self::F32 { .. } => true,
+            Self::I32 { .. } | Self::HalfEven { .. } | Self::Fixed { .. } => false,
+        }
+    }
+
+    /// The output may be a sum over groups of K that have scales: kernels compute every such output as the same one.
+    fn takes_groups(&self) -> bool {
+        match self {
+            Self::F32 { accumulate, .. } => !accumulate,
+            Self::I32 { .. } | Self::HalfEven { .. } | Self::Fixed { .. } => false,
+        }
+    }
+
+    /// What is asked of the scales or of the multipliers, if it has some.
+    pub fn parameters<'s, R>(
+        &'s self,
+        of_scales: impl FnOnce(&'s S) -> R,
+        of_multipliers: impl FnOnce(&'s F) -> R,
+    ) -> Option<R> {
+        match self {
+            Self::I32 { .. } => None,
+            Self::F32 { scales, .. } | Self::HalfEven { scales, .. } => Some(of_scales(scales)),
+            Self::Fixed { multipliers, .. } => Some(of_multipliers(multipliers)),
+        }
+    }
+
+    /// The same with scales or multipliers that are kept in another way.
+    #[cfg(feature = "alloc")]
+    #[inline]
+    pub fn try_map<'s, S2, F2, E>(
+        &'s self,
+        map_scales: impl FnOnce(&'s S) -> Result<S2, E>,
+        map_multipliers: impl FnOnce(&'s F) -> Result<F2, E>,
+    ) -> Result<Kind<S2, F2>, E> {
+        Ok(match *self {
+            Self::I32 { accumulate } => Kind::I32 { accumulate },
+            Self::F32 { ref scales, min, max, accumulate } => {
+                Kind::F32 { scales: map_scales(scales)?, min, max, accumulate }
+            }
+            Self::HalfEven { ref scales, to } => Kind::HalfEven { scales: map_scales(scales)?, to },
+            Self::Fixed { ref multipliers, rounding, to } => {
+                Kind::Fixed { multipliers: map_multipliers(multipliers)?, rounding, to }
+            }
+        })
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<I, F> Bias<I, F> {
+    /// The same, kept in another way.
+    #[cfg(feature = "alloc")]
+    #[inline]
+    pub fn try_map<'s, I2, F2, E>(
+        &'s self,
+        map_i32: impl FnOnce(&'s I) -> Result<I2, E>,
+        map_f32: impl FnOnce(&'s F) -> Result<F2, E>,
+    ) -> Result<Bias<I2, F2>, E> {
+        Ok(match self {
+            Self::None => Bias::None,
+            Self::I32(bias) => Bias::I32(map_i32(bias)?),
+            Self::F32(bias) => Bias::F32(map_f32(bias)?),
+        })
     }
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::convert::Infallible;
 
-use super::finish::{Bias, Finish, Kind};
+use super::output::{Bias, Finish, Kind};
 use crate::{Broadcast, Error, FixedPoint, memory};
 
 /// Scales or multipliers are one for all columns or one for each.
@@ -78,17 +78,13 @@ impl OwnedFinish {
 
     /// Bytes of scales and bias.
     pub fn bytes(&self) -> usize {
-        let kind = match &self.kind {
-            Kind::I32 { .. } => 0,
-            Kind::F32 { scales, .. } | Kind::HalfEven { scales, .. } => size_of_val(&scales[..]),
-            Kind::Fixed { multipliers, .. } => size_of_val(&multipliers[..]),
-        };
+        let kind = self.kind.parameters(|scales| size_of_val(&scales[..]), |fixed| size_of_val(&fixed[..]));
         let bias = match &self.bias {
             Bias::None => 0,
             Bias::I32(bias) => size_of_val(&bias[..]),
             Bias::F32(bias) => size_of_val(&bias[..]),
         };
-        kind + bias
+        kind.unwrap_or(0) + bias
     }
 
     /// With the last scale made one that no check lets pass: whoever still computes has not checked its parameters again.
@@ -101,40 +97,5 @@ impl OwnedFinish {
             *scale = -*scale;
         }
         Ok(finish)
-    }
-}
-
-impl<S, F> Kind<S, F> {
-    /// The same with scales or multipliers that are kept in another way.
-    #[inline]
-    fn try_map<'s, S2, F2, E>(
-        &'s self,
-        map_scales: impl FnOnce(&'s S) -> Result<S2, E>,
-        map_multipliers: impl FnOnce(&'s F) -> Result<F2, E>,
-    ) -> Result<Kind<S2, F2>, E> {
-        Ok(match *self {
-            Self::I32 { accumulate } => Kind::I32 { accumulate },
-            Self::F32 { ref scales, min, max } => Kind::F32 { scales: map_scales(scales)?, min, max },
-            Self::HalfEven { ref scales, to } => Kind::HalfEven { scales: map_scales(scales)?, to },
-            Self::Fixed { ref multipliers, rounding, to } => {
-                Kind::Fixed { multipliers: map_multipliers(multipliers)?, rounding, to }
-            }
-        })
-    }
-}
-
-impl<I, F> Bias<I, F> {
-    /// The same, kept in another way.
-    #[inline]
-    fn try_map<'s, I2, F2, E>(
-        &'s self,
-        map_i32: impl FnOnce(&'s I) -> Result<I2, E>,
-        map_f32: impl FnOnce(&'s F) -> Result<F2, E>,
-    ) -> Result<Bias<I2, F2>, E> {
-        Ok(match self {
-            Self::None => Bias::None,
-            Self::I32(bias) => Bias::I32(map_i32(bias)?),
-            Self::F32(bias) => Bias::F32(map_f32(bias)?),
-        })
     }
 }

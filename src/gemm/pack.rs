@@ -1,76 +1,16 @@
 //! Weights, packed once: panels in the kernel's order, and the column constants that zero points need.
 
-use crate::{
-    Broadcast, Error, Kernel, MatRef, Operand,
-    gemm::{MAX_SAFE_K, output::check_zero_points},
-    kernels::{
-        SumOffset,
-        layout::{self, RhsBytes},
-    },
+use core::fmt;
+
+use super::{
+    blocking::{Depth, Grid},
+    output::Finish,
+    rhs::Rhs,
 };
-
-/// Weights and their zero points, before packing: `rhs`, K x N.
-///
-/// ```
-/// use i8gemm::{MatRef, Rhs};
-/// let w = [1i8, 2, 3, 4, 5, 6];
-/// let rhs = Rhs::new(MatRef::row_major(&w, 3, 2)?).zero_points(&[1, -1]);
-/// // The same weights stored N x K, as most frameworks do:
-/// let t = [1i8, 3, 5, 2, 4, 6];
-/// let same = Rhs::new(MatRef::row_major(&t, 2, 3)?.transpose()).zero_points(&[1, -1]);
-/// # let _ = (rhs, same);
-/// # Ok::<(), i8gemm::Error>(())
-/// ```
-#[derive(Debug, Clone, Copy)]
-pub struct Rhs<'a, T> {
-    pub(crate) matrix: MatRef<'a, T>,
-    pub(crate) zero_points: Broadcast<'a, i32>,
-    allow_wrapping: bool,
-}
-
-impl<'a, T: Operand> Rhs<'a, T> {
-    /// Weights with zero point 0.
-    #[must_use]
-    pub fn new(matrix: MatRef<'a, T>) -> Self {
-        Self { matrix, zero_points: Broadcast::All(0), allow_wrapping: false }
-    }
-
-    /// One zero point for all weights, a value of `T`.
-    #[must_use]
-    pub fn zero_point(self, zero_point: i32) -> Self {
-        Self { zero_points: Broadcast::All(zero_point), ..self }
-    }
-
-    /// One zero point for each column (output channel), values of `T`.
-    #[must_use]
-    pub fn zero_points(self, zero_points: &'a [i32]) -> Self {
-        Self { zero_points: Broadcast::Each(zero_points), ..self }
-    }
-
-    /// Accepts K above [`MAX_SAFE_K`]: sums are then exact modulo 2^32.
-    #[must_use]
-    pub fn allow_wrapping(self) -> Self {
-        Self { allow_wrapping: true, ..self }
-    }
-
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if !self.allow_wrapping {
-            check_depth(self.matrix.rows())?;
-        }
-        check_zero_points::<T>("rhs zero point", &self.zero_points, self.matrix.cols())
-    }
-}
-
-/// Sums of K products fit an i32 whatever the values.
-pub(crate) fn check_depth(k: usize) -> Result<(), Error> {
-    if k <= MAX_SAFE_K { Ok(()) } else { Err(Error::KTooLong { k, max: MAX_SAFE_K }) }
-}
-
-impl<'a, T: Operand> From<MatRef<'a, T>> for Rhs<'a, T> {
-    fn from(matrix: MatRef<'a, T>) -> Self {
-        Self::new(matrix)
-    }
-}
+use crate::{
+    Error, Kernel, Operand,
+    kernels::{Id, Multiply, SumOffset, weights::RhsBytes},
+};
 
 /// Weights in the order that one kernel reads them, with their column constants.
 ///
@@ -86,18 +26,37 @@ impl<'a, T: Operand> From<MatRef<'a, T>> for Rhs<'a, T> {
 /// ```
 #[derive(Debug, Clone)]
 pub struct PackedRhs<'a> {
-    buffer: Buffer<'a>,
+    buffer: PackedBytes<'a>,
     parts: Parts,
     kernel: Kernel,
+    depth: Depth,
     k: usize,
     n: usize,
 }
 
-#[derive(Debug, Clone)]
-enum Buffer<'a> {
+#[derive(Clone)]
+enum PackedBytes<'a> {
     Borrowed(&'a [u8]),
     #[cfg(feature = "alloc")]
     Owned(alloc::vec::Vec<Line>),
+}
+
+/// How many, and not which: a product may be printed.
+impl fmt::Debug for PackedBytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.as_slice().len())
+    }
+}
+
+impl PackedBytes<'_> {
+    #[cfg_attr(not(feature = "alloc"), allow(clippy::infallible_destructuring_match))]
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            #[cfg(feature = "alloc")]
+            Self::Owned(lines) => bytemuck::cast_slice(lines),
+        }
+    }
 }
 
 /// A cache line: the unit and alignment of owned buffers.
@@ -132,13 +91,18 @@ unsafe impl bytemuck::Pod for Line {}
 struct Parts {
     /// First aligned byte of the buffer.
     start: usize,
-    /// Bytes of the column constants of one kind: `N` i32, padded to whole panels and lines.
+    /// Bytes of the column constants of one kind and one group of K: `N` i32, padded to whole panels and lines.
     constants: usize,
+    /// Rows of K that are summed together: those of a group, or all.
+    group_size: usize,
+    /// How groups are added up, if there are some.
+    product: Option<fn(Id) -> Multiply>,
     /// Column constants, the first of which these are.
     zero_factor: usize,
     /// `None` when every zero point is 0 as the kernel sees it: no sums of `lhs` rows are needed.
     rhs_zero: Option<usize>,
     sum_offset: Option<usize>,
+    group_scales: Option<usize>,
     panels: usize,
     end: usize,
 }
@@ -153,8 +117,9 @@ impl Parts {
         let columns = n.checked_next_multiple_of(kernel.nr).ok_or(overflow)?;
         let constants =
             columns.checked_mul(4).and_then(|b| b.checked_next_multiple_of(ALIGN)).ok_or(overflow)?;
-        let depth = k.checked_next_multiple_of(kernel.kr).ok_or(overflow)?;
-        let bytes = depth.checked_mul(columns).ok_or(overflow)?;
+        let depth = rhs.format.depth(k, kernel.kr).ok_or(overflow)?;
+        let bytes = depth.checked_mul(columns).ok_or(overflow)? / rhs.format.fields();
+        let groups = k.div_ceil(rhs.group_size().max(1)).max(1);
         // Without columns too, a panel has room in the address space: sizes of single rows below need no check.
         depth.checked_mul(kernel.nr).filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(overflow)?;
 
@@ -164,31 +129,41 @@ impl Parts {
             end = end.checked_add(bytes).ok_or(overflow)?;
             Ok(at)
         };
-        let zero_factor = part(constants)?;
-        let has_zero = rhs.zero_points.as_slice().iter().any(|z| z + rhs_shift::<T>() != 0);
+        let of_groups = constants.checked_mul(groups).ok_or(overflow)?;
+        let zero_factor = part(of_groups)?;
+        let shift = rhs.format.shift(T::MIN == 0);
+        let has_zero = rhs.zero_points.as_slice().iter().any(|z| z + shift != 0);
         let rhs_zero = if has_zero { Some(part(constants)?) } else { None };
         let has_offset = kernel.offset != SumOffset::None;
-        let sum_offset = if has_offset { Some(part(constants)?) } else { None };
+        let sum_offset = if has_offset { Some(part(of_groups)?) } else { None };
+        let group_scales = if rhs.groups.is_some() { Some(part(of_groups)?) } else { None };
         let panels = part(bytes)?;
         // A slice holds at most isize::MAX bytes; the alignment of the caller's may cost one line.
         if end > isize::MAX as usize - ALIGN {
             return Err(overflow);
         }
-        Ok(Self { start: 0, constants, zero_factor, rhs_zero, sum_offset, panels, end })
+        Ok(Self {
+            start: 0,
+            constants,
+            group_size: rhs.group_size(),
+            product: rhs.groups.map(|groups| groups.product),
+            zero_factor,
+            rhs_zero,
+            sum_offset,
+            group_scales,
+            panels,
+            end,
+        })
     }
-}
-
-/// What is added to a weight of type `T` to get the i8 that panels hold.
-fn rhs_shift<T: Operand>() -> i32 {
-    i32::from(i8::MIN) - T::MIN
 }
 
 impl PackedRhs<'static> {
     /// Packs weights for [`Kernel::best`] into a buffer of its own.
     ///
     /// # Errors
-    /// [`Error::KTooLong`] above [`MAX_SAFE_K`] unless wrapping is allowed; [`Error::ZeroPoint`], [`Error::Length`] for
-    /// zero points; [`Error::SizeOverflow`]; the errors of [`Kernel::best`].
+    /// [`Error::KTooLong`] above [`MAX_SAFE_K`](crate::MAX_SAFE_K) unless wrapping is allowed; [`Error::ZeroPoint`], [`Error::Length`] for
+    /// zero points; [`Error::Weight`] for values beyond their bits; [`Error::GroupSize`], [`Error::Length`], [`Error::NonFinite`] for
+    /// groups and their scales; [`Error::SizeOverflow`]; the errors of [`Kernel::best`].
     #[cfg(feature = "alloc")]
     pub fn pack<'r, T: Operand>(rhs: impl Into<Rhs<'r, T>>) -> Result<Self, Error> {
         Self::pack_for(Kernel::best()?, rhs)
@@ -204,8 +179,8 @@ impl PackedRhs<'static> {
         let size = Self::size(kernel, &rhs)? - (ALIGN - 1);
         let mut lines = Line::zeroed("packed rhs", rhs.matrix.rows(), rhs.matrix.cols(), size)?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut lines);
-        let PackedRhs { parts, kernel, k, n, .. } = PackedRhs::pack_into(kernel, &rhs, bytes)?;
-        Ok(Self { buffer: Buffer::Owned(lines), parts, kernel, k, n })
+        let PackedRhs { parts, kernel, depth, k, n, .. } = PackedRhs::pack_into(kernel, &rhs, bytes)?;
+        Ok(Self { buffer: PackedBytes::Owned(lines), parts, kernel, depth, k, n })
     }
 }
 
@@ -234,9 +209,12 @@ impl<'a> PackedRhs<'a> {
         if buffer.len() < needed {
             return Err(Error::BufferTooSmall { what: "packed rhs", needed, actual: buffer.len() });
         }
+        // Last, for it takes as long as there are weights, which need not be in memory: strides may be 0.
+        rhs.check_values()?;
         let (k, n) = (rhs.matrix.rows(), rhs.matrix.cols());
         fill(kernel, rhs, &parts, &mut buffer[parts.start..][..parts.end]);
-        Ok(Self { buffer: Buffer::Borrowed(buffer), parts, kernel, k, n })
+        let depth = Depth::new(kernel.0, rhs.format, parts.group_size, rhs.groups.is_some(), k);
+        Ok(Self { buffer: PackedBytes::Borrowed(buffer), parts, kernel, depth, k, n })
     }
 
     /// Depth: rows of the weights.
@@ -263,28 +241,58 @@ impl<'a> PackedRhs<'a> {
         self.parts.end
     }
 
-    #[cfg_attr(not(feature = "alloc"), allow(clippy::infallible_destructuring_match))]
     fn data(&self) -> &[u8] {
-        let bytes = match &self.buffer {
-            Buffer::Borrowed(bytes) => bytes,
-            #[cfg(feature = "alloc")]
-            Buffer::Owned(lines) => bytemuck::cast_slice(lines),
-        };
-        &bytes[self.parts.start..][..self.parts.end]
+        &self.buffer.as_slice()[self.parts.start..][..self.parts.end]
     }
 
-    fn constants(&self, at: usize) -> &[i32] {
-        bytemuck::cast_slice(&self.data()[at..][..4 * self.n])
+    /// Bytes of scratch for products of at most `m` rows by these weights on so many threads, of any alignment.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub(super) fn workspace_size(&self, m: usize, threads: usize) -> Result<usize, Error> {
+        let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.k };
+        let part = self.depth.scratch(m).and_then(|scratch| scratch.total()).ok_or(overflow)?;
+        let parts = Grid::most_parts(self.kernel.0, m, self.k, self.n, threads);
+        let bytes = part.checked_mul(parts).and_then(|b| b.checked_add(63));
+        // No slice is larger.
+        let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok());
+        bytes.ok_or(Error::SizeOverflow { what: "workspace, parts x bytes", rows: parts, cols: part })
+    }
+
+    /// What follows from them alone of how products are computed.
+    #[inline]
+    pub(super) fn depth(&self) -> &Depth {
+        &self.depth
+    }
+
+    /// The kernel's product for an output, of which `output` gives the one that needs no groups.
+    ///
+    /// # Errors
+    /// [`Error::GroupedOutput`].
+    pub(crate) fn product(&self, output: fn(Id) -> Multiply, finish: &Finish) -> Result<Multiply, Error> {
+        if self.parts.product.is_some() {
+            finish.check_groups()?;
+        }
+        let product = self.parts.product.unwrap_or(output);
+        Ok(product(self.kernel.0.id))
+    }
+
+    /// The constants of one kind, of the first group and all that follow.
+    fn constants<C: bytemuck::Pod>(&self, at: usize, groups: usize) -> &[C] {
+        bytemuck::cast_slice(&self.data()[at..][..(groups - 1) * self.parts.constants + 4 * self.n])
     }
 
     /// What kernels read, as slices.
     #[inline]
     pub(crate) fn contents(&self) -> Contents<'_> {
+        let groups = self.depth.groups;
         Contents {
-            panels: bytemuck::cast_slice(&self.data()[self.parts.panels..]),
-            zero_factor: self.constants(self.parts.zero_factor),
-            rhs_zero: self.parts.rhs_zero.map(|at| self.constants(at)),
-            sum_offset: self.parts.sum_offset.map(|at| self.constants(at)),
+            panels: &self.data()[self.parts.panels..],
+            zero_factor: self.constants(self.parts.zero_factor, groups),
+            rhs_zero: self.parts.rhs_zero.map(|at| self.constants(at, 1)),
+            sum_offset: self.parts.sum_offset.map(|at| self.constants(at, groups)),
+            group_scales: self.parts.group_scales.map(|at| self.constants(at, groups)),
+            stride: self.parts.constants / 4,
         }
     }
 }
@@ -293,51 +301,71 @@ impl<'a> PackedRhs<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contents<'a> {
     /// All panels.
-    pub panels: &'a [i8],
-    /// `K * zero point - column sum` of each column, as the kernel sees its values.
+    pub panels: &'a [u8],
+    /// `K * zero point - column sum` of each column of each group, as the kernel sees its values.
     pub zero_factor: &'a [i32],
     /// Zero point of each column as the kernel sees it, or `None` if all are 0.
     pub rhs_zero: Option<&'a [i32]>,
-    /// What the kernel's sums lack, for each column, or `None` if nothing.
+    /// What the kernel's sums lack, for each column of each group, or `None` if nothing.
     pub sum_offset: Option<&'a [i32]>,
+    /// Scale of each column of each group, if there are groups.
+    pub group_scales: Option<&'a [f32]>,
+    /// From the constants of one group to those of the next.
+    pub stride: usize,
 }
 
 /// Fills the aligned part of a buffer.
 fn fill<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]) {
     let (k, n) = (rhs.matrix.rows(), rhs.matrix.cols());
     let (nr, kr) = (kernel.0.nr, kernel.0.kr);
-    let shift = rhs_shift::<T>();
+    let format = rhs.format;
+    let unsigned = T::MIN == 0;
     let src = RhsBytes {
         ptr: rhs.matrix.as_ptr().cast(),
         k,
         n,
         k_stride: rhs.matrix.row_stride(),
         n_stride: rhs.matrix.col_stride(),
-        flip: if shift == 0 { 0 } else { 0x80 },
+        flip: if unsigned { 0x80 } else { 0 },
     };
     let (constants, panels) = data.split_at_mut(parts.panels);
-    let (zero_factors, others) = constants.split_at_mut(parts.constants);
-    let zero_factors: &mut [i32] = bytemuck::cast_slice_mut(zero_factors);
-    let others: &mut [i32] = bytemuck::cast_slice_mut(others);
-    let other = |at: usize| (at - parts.constants) / 4;
-    let panel_bytes = layout::padded(k, kr) * nr;
+    let constants: &mut [i32] = bytemuck::cast_slice_mut(constants);
+    let stride = parts.constants / 4;
+    // K = 0 is one group without rows, and leaves panels without bytes.
+    let size = parts.group_size.max(1);
+    let column_bytes = |k: usize| k.next_multiple_of(format.fields() * kr) / format.fields();
     for first in (0..n).step_by(nr) {
-        // K = 0 leaves panels without bytes.
-        let panel = bytemuck::cast_slice_mut(&mut panels[first / nr * panel_bytes..][..panel_bytes]);
-        let sums = &mut zero_factors[first..][..nr];
-        let late_sums = match parts.sum_offset {
-            Some(at) => &mut others[other(at) + first..][..nr],
-            None => &mut [],
-        };
-        // SAFETY: the view's strides reach every element of K x N.
-        unsafe { (kernel.0.pack_rhs)(&src, first, panel, sums, late_sums) };
-        // What kernels add is what there is too much of.
-        late_sums.iter_mut().for_each(|sum| *sum = sum.wrapping_neg());
-        for (column, sum) in (first..).zip(sums) {
-            let zero = if column < n { rhs.zero_points.at(column) + shift } else { 0 };
-            *sum = (k as i32).wrapping_mul(zero).wrapping_sub(*sum);
-            if let Some(at) = parts.rhs_zero {
-                others[other(at) + column] = zero;
+        let panel = &mut panels[first * column_bytes(k)..][..nr * column_bytes(k)];
+        for (group, start) in (0..k.max(1)).step_by(size).enumerate() {
+            let k = (k - start).min(size);
+            let panel = &mut panel[nr * column_bytes(start)..][..nr * column_bytes(k)];
+            let (factors, others) = constants.split_at_mut(parts.zero_factor / 4 + (group + 1) * stride);
+            let factors = &mut factors[parts.zero_factor / 4 + group * stride + first..][..nr];
+            let other = |at: usize| (at - parts.zero_factor) / 4 - (group + 1) * stride;
+            let late_sums = match parts.sum_offset {
+                Some(at) => &mut others[other(at) + group * stride + first..][..nr],
+                None => &mut [],
+            };
+            // SAFETY: the view's strides reach every element of K x N; without rows none is read.
+            unsafe {
+                let src = RhsBytes { ptr: src.ptr.wrapping_add(start * src.k_stride), k, ..src };
+                (format.pack)(kernel.0, &src, first, panel, factors, late_sums);
+            }
+            // What kernels add is what there is too much of.
+            late_sums.iter_mut().for_each(|sum| *sum = sum.wrapping_neg());
+            for (column, factor) in (first..).zip(factors) {
+                let zero = if column < n { rhs.zero_points.at(column) + format.shift(unsigned) } else { 0 };
+                *factor = (k as i32).wrapping_mul(zero).wrapping_sub(*factor);
+                if let Some(at) = parts.rhs_zero {
+                    others[other(at) + column] = zero;
+                }
+            }
+            if let (Some(at), Some(groups)) = (parts.group_scales, &rhs.groups) {
+                let to = &mut others[other(at) + group * stride + first..][..nr.min(n - first)];
+                match groups.scales.get(group * n + first..) {
+                    Some(scales) if k > 0 => to.copy_from_slice(bytemuck::cast_slice(&scales[..to.len()])),
+                    _ => to.fill(0),
+                }
             }
         }
     }
@@ -346,21 +374,26 @@ fn fill<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
-    use crate::kernels;
+    use crate::{MatRef, kernels};
     use quickcheck::quickcheck;
 
-    /// The slow packer: every byte by the formula of `kernels/mod.rs`, every constant by its definition.
+    /// The slow packer: every byte by the formula of `kernels/weights/mod.rs`, every constant by its definition.
     fn check<T: Operand>(kernel: Kernel, rhs: &Rhs<T>) {
         let (k, n) = (rhs.matrix.rows(), rhs.matrix.cols());
         let kernels::Kernel { nr, kr, offset, .. } = *kernel.0;
-        let depth = layout::padded(k, kr);
-        let shift = rhs_shift::<T>();
+        let (bits, fields) = (rhs.format.bits, rhs.format.fields());
+        let depth = k.next_multiple_of(fields * kr);
+        let shift = rhs.format.shift(T::MIN == 0);
         let value = |i: usize, j: usize| rhs.matrix.get(i, j).map_or(0, |w| w.widen() + shift);
-        let mut panels = vec![0i8; depth * n.next_multiple_of(nr)];
-        for i in 0..k {
-            for j in 0..n {
-                let at = (j / nr) * (depth / kr) * nr * kr + (i / kr) * nr * kr + (j % nr) * kr + i % kr;
-                panels[at] = i8::try_from(value(i, j)).unwrap();
+        let mut panels = vec![0u8; depth / fields * n.next_multiple_of(nr)];
+        for i in 0..depth {
+            for j in 0..n.next_multiple_of(nr) {
+                let step = (j / nr) * (depth / (fields * kr)) + i / (fields * kr);
+                let at = step * nr * kr + (j % nr) * kr + i % kr;
+                // Codes of few bits are larger than their values by half of their range.
+                let value = if i < k && j < n { value(i, j) } else { 0 };
+                let code = if bits == 8 { value } else { value + (1 << (bits - 1)) };
+                panels[at] |= ((code & ((1 << bits) - 1)) << (i / kr % fields * bits)) as u8;
             }
         }
         let packed = PackedRhs::pack_for(kernel, *rhs).unwrap();
@@ -391,7 +424,17 @@ mod tests {
             for (row, col) in [(n, 1), (1, k), (2 * n + 1, 2)] {
                 let unsigned = Rhs::new(MatRef::new(&data, k, n, row, col).unwrap());
                 let signed = Rhs::new(MatRef::new(signed, k, n, row, col).unwrap());
+                let [four, two] = [4, 2].map(|bits| {
+                    let code = |byte: &u8| (*byte as i8 >> (8 - bits)) as u8;
+                    data.iter().map(code).collect::<Vec<u8>>()
+                });
+                let [four, two] = [&four, &two].map(|data| {
+                    let signed: &[i8] = bytemuck::cast_slice(data);
+                    Rhs::new(MatRef::new(signed, k, n, row, col).unwrap())
+                });
                 for kernel in Kernel::available() {
+                    check(kernel, &four.four_bits().zero_point(-3));
+                    check(kernel, &two.two_bits().zero_point(1));
                     check(kernel, &unsigned.zero_points(&zeros));
                     check(kernel, &unsigned.zero_point(128));
                     check(kernel, &signed.zero_points(&signed_zeros));

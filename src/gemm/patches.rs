@@ -6,12 +6,12 @@
 use core::{marker::PhantomData, ops::Range};
 
 use crate::{
-    Error, Operand,
-    gemm::plan::check_shape,
-    image::{Axis, Nhwc, Window},
+    Broadcast, Error, Operand,
+    check::{check_shape, check_zero_points},
+    image::{Images, Nhwc, Slide, Window},
     kernels::{
         LhsRows,
-        layout::{CopyRuns, Runs},
+        vectors::copies::{CopyRuns, Runs},
     },
 };
 
@@ -30,8 +30,8 @@ pub(crate) struct PatchBytes {
     ptr: *const u8,
     shape: Nhwc,
     out: Nhwc,
-    rows: Axis,
-    cols: Axis,
+    rows: Slide,
+    cols: Slide,
     /// Channels of a patch.
     depth: usize,
     /// What the padding holds.
@@ -44,16 +44,16 @@ impl<'a, A: Operand> Patches<'a, A> {
     /// Of the images `x`, whose shape gives `out` under the window.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `x` does not have that shape; [`Error::SizeOverflow`].
+    /// [`Error::SizeOverflow`].
     #[inline]
-    pub fn new(x: &'a [A], shape: Nhwc, window: &Window, out: Nhwc, zero_point: i32) -> Result<Self, Error> {
-        check_shape("elements of x", shape.elements()?, x.len())?;
+    pub fn new(x: Images<'a, A>, window: &Window, out: Nhwc, zero_point: i32) -> Result<Self, Error> {
+        let shape = x.shape();
         debug_assert_eq!(window.output(shape, out.channels), Ok(out), "worked out by the caller");
         let (height, width) = window.size();
         let overflow = Error::SizeOverflow { what: "patch", rows: height, cols: width };
         height.checked_mul(width).and_then(|taps| taps.checked_mul(shape.channels)).ok_or(overflow)?;
         let bytes = PatchBytes {
-            ptr: x.as_ptr().cast(),
+            ptr: x.values().as_ptr().cast(),
             shape,
             out,
             rows: window.height,
@@ -93,7 +93,7 @@ impl<'a, A: Operand> Patches<'a, A> {
     #[inline]
     pub fn row_stride(&self) -> Option<usize> {
         let PatchBytes { shape, out, rows, cols, depth, .. } = &self.bytes;
-        if [rows, cols].iter().any(|axis| axis.before > 0 || axis.after > 0) {
+        if [rows, cols].iter().any(|slide| slide.before > 0 || slide.after > 0) {
             return None;
         }
         let across = cols.size == 1 || (cols.dilation == 1 && *depth == shape.channels);
@@ -122,6 +122,12 @@ impl<'a, A: Operand> Patches<'a, A> {
             places *= count;
         }
         Some(stride.unwrap_or(*depth))
+    }
+
+    /// Checks the patches against the depth of the weights.
+    pub(super) fn check(&self, k: usize) -> Result<(), Error> {
+        check_shape("values of a patch (K)", k, self.k())?;
+        check_zero_points::<A>("lhs zero point", &Broadcast::All(self.zero_point), 1)
     }
 
     pub(super) fn bytes(&self) -> PatchBytes {
@@ -274,7 +280,7 @@ impl Copies {
             return;
         }
         for i in 0..patches {
-            // SAFETY: the caller's.
+            // SAFETY: `bytes` of each of the patches, `row_stride` apart, may be written.
             unsafe { dst.add(i * self.row_stride).write_bytes(value ^ self.flip, bytes) };
         }
     }
@@ -293,10 +299,10 @@ mod tests {
         let byte = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
         let x: Vec<u8> = (0..shape.elements()?).map(byte).collect();
         let out = window.output(shape, 1)?;
-        let patches = Patches::new(&x, shape, &window, out, 9)?.channels(1..6)?;
+        let patches = Patches::new(Images::new(&x, shape)?, &window, out, 9)?.channels(1..6)?;
         let (m, k, n) = (patches.bytes.rows(), patches.k(), 11);
         let mut matrix = vec![0u8; m * k];
-        let portable = crate::kernels::layout::copy_runs(Kernel::by_name("portable")?.0.isa);
+        let portable = crate::kernels::vectors::copies::copy_runs(Kernel::by_name("portable")?.0.isa);
         // SAFETY: the matrix has room for every patch.
         unsafe { patches.bytes.gather(portable, 0..m, 0, matrix.as_mut_ptr(), k) };
         // One value by its definition: patch (10, 20), tap (2, 3), channel 4 of 1..6.
@@ -323,8 +329,8 @@ mod tests {
     fn images_that_are_matrices() -> Result<(), Error> {
         let x = [0u8; 4 * 6 * 8 * 3];
         let stride = |shape: Nhwc, window: Window| -> Result<Option<usize>, Error> {
-            let elements = shape.elements()?;
-            Ok(Patches::new(&x[..elements], shape, &window, window.output(shape, 1)?, 0)?.row_stride())
+            let images = Images::new(&x[..shape.elements()?], shape)?;
+            Ok(Patches::new(images, &window, window.output(shape, 1)?, 0)?.row_stride())
         };
         let image = Nhwc::new(4, 6, 8, 3);
         assert_eq!(stride(image, Window::new(1, 1))?, Some(3));

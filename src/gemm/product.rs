@@ -1,6 +1,6 @@
 //! A product that owns all it needs.
 
-use super::{Gemm, Kind, Lhs, Output, PackedRhs, Patches, Workspace, blocking::Depth, owned::OwnedFinish};
+use super::{Gemm, Kind, Lhs, Output, PackedRhs, Patches, Workspace, owned::OwnedFinish};
 use crate::{
     ElementType, Error, Executor, MatMut, Operand, OutputElement, Sequential,
     kernels::{self, Multiply},
@@ -41,8 +41,6 @@ pub struct Product {
     finish: Shared<OwnedFinish>,
     multiply: Multiply,
     element: ElementType,
-    /// Of the weights.
-    depth: Depth,
 }
 
 impl Product {
@@ -61,7 +59,7 @@ impl Product {
     /// As [`Gemm::new`]; [`Error::SizeOverflow`] when there is no memory for the copies.
     pub fn new<T: OutputElement>(weights: PackedRhs<'static>, output: Output<T>) -> Result<Self, Error> {
         let finish = OwnedFinish::copied(&output.finish, weights.n())?;
-        let multiply = (output.product)(weights.kernel().0.id);
+        let multiply = weights.product(output.product, &output.finish)?;
         Self::assemble(weights, finish, multiply, T::TYPE)
     }
 
@@ -79,9 +77,9 @@ impl Product {
     /// As [`Product::new`].
     pub fn with_output<T: OutputElement>(&self, output: Output<T>) -> Result<Self, Error> {
         let finish = OwnedFinish::copied(&output.finish, self.weights.n())?;
-        let multiply = (output.product)(self.weights.kernel().0.id);
+        let multiply = self.weights.product(output.product, &output.finish)?;
         let (finish, element) = (Shared::new("output", finish)?, T::TYPE);
-        Ok(Self { weights: self.weights.clone(), finish, multiply, element, depth: self.depth })
+        Ok(Self { weights: self.weights.clone(), finish, multiply, element })
     }
 
     /// Of a layer with outputs of type `T`, not requantized in integers; checked for as many columns.
@@ -90,7 +88,7 @@ impl Product {
         finish: OwnedFinish,
     ) -> Result<Self, Error> {
         debug_assert!(!matches!(finish.view().kind, Kind::Fixed { .. }), "that has an end of its own");
-        let multiply = kernels::multiply::<T::End>(weights.kernel().0.id);
+        let multiply = weights.product(kernels::multiply::<T::End>, &finish.view())?;
         Self::assemble(weights, finish, multiply, T::TYPE)
     }
 
@@ -100,9 +98,8 @@ impl Product {
         multiply: Multiply,
         element: ElementType,
     ) -> Result<Self, Error> {
-        let depth = Depth::new(weights.kernel().0, weights.k());
         let weights = Shared::new("packed rhs", weights)?;
-        Ok(Self { weights, finish: Shared::new("output", finish)?, multiply, element, depth })
+        Ok(Self { weights, finish: Shared::new("output", finish)?, multiply, element })
     }
 
     /// The weights: their shape and kernel.
@@ -136,7 +133,7 @@ impl Product {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size_with(&self, m: usize, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
-        self.depth.workspace_size(&self.weights, m, executor.threads())
+        self.weights.workspace_size(m, executor.threads())
     }
 
     /// Scratch for [`Product::run`] with up to `m` rows.
@@ -214,7 +211,7 @@ impl Product {
     /// The product as it is computed, to a type that has been checked.
     #[inline]
     fn gemm<T: OutputElement>(&self) -> Gemm<'_, T> {
-        Gemm::checked(&self.weights, self.finish.view(), self.multiply, self.depth)
+        Gemm::checked(&self.weights, self.finish.view(), self.multiply)
     }
 
     /// With an output that [`OwnedFinish::spoiled`] makes of its own.

@@ -10,8 +10,8 @@
 //! On the way in each row of activations becomes u8 with a scale and zero point of its own
 //! ([`DynamicQuantizer`](crate::quant::DynamicQuantizer)). The product is exact, so every kernel gives the same bits.
 //!
-//! *Batch*: rows that do not know of each other. *Sequence*: T steps, one after the other; its matrix has T * batch rows, row
-//! `t * batch + b`: PyTorch's (T, batch, features) with the first two axes as one. *State*: what a recurrent layer carries
+//! *Batch*: rows that do not know of each other. *Sequence* ([`Sequence`]): T steps, one after the other; its matrix has T * batch rows,
+//! row `t * batch + b`: PyTorch's (T, batch, features) with the first two axes as one. *State*: what a recurrent layer carries
 //! from one step to the next. *Hidden size*: units of a recurrent layer.
 //!
 //! | | weights, as PyTorch lays them out | computes |
@@ -24,7 +24,7 @@
 //!
 //! # Static
 //!
-//! Images are NHWC ([`Nhwc`]); weights keep PyTorch's order. [`StaticConfig`] holds the scales and zero points of a layer's input and
+//! Images are NHWC ([`Images`], of a shape [`Nhwc`]); weights keep PyTorch's order. [`StaticConfig`] holds the scales and zero points of a layer's input and
 //! output, and how its weights are quantized: to 8, 4 or 2 bits, with a scale for each output channel, for all, or with scales
 //! that are given.
 //!
@@ -44,54 +44,32 @@
 //!
 //! # Everywhere
 //!
-//! `forward` allocates nothing: scratch is the caller's, of `workspace_size` bytes, and any alignment. It also serves any
-//! call with fewer rows. All errors are found before anything is written. `forward_with` runs the products on the threads of an
-//! [`Executor`](crate::Executor).
+//! [`Layer`] is how a layer is run: `forward` in scratch that [`workspace`](Layer::workspace) makes, `forward_with` on the threads of an
+//! [`Executor`](crate::Executor), `apply` without further ado. Import it with the layers.
 
-mod add;
-mod batch_norm;
-mod config;
-mod conv;
-mod depthwise;
-mod embedding;
-mod filters;
-mod gru;
-mod linear;
-mod lstm;
+mod dynamic;
+mod layer;
 mod network;
-mod pool;
-mod projection;
-mod recurrent;
+mod quantized;
 mod scratch;
-mod static_config;
-mod static_linear;
-mod static_weights;
-mod taps;
 #[cfg(feature = "safetensors")]
 mod tensors;
 
 #[cfg(feature = "safetensors")]
 pub use tensors::{LoadError, Tensor, Tensors};
 pub use {
-    crate::image::{Nhwc, Window},
-    add::Add,
-    batch_norm::{BatchNorm, fold_batch_norm},
-    config::Config,
-    conv::Conv2d,
-    depthwise::DepthwiseConv2d,
-    embedding::Embedding,
-    filters::Filters,
-    gru::Gru,
-    linear::Linear,
-    lstm::{Lstm, LstmState},
-    network::{
-        Activation, Calibration, LayerReport, Network, NetworkConfig, Node, NodeParams, QuantizedNetwork,
-        Report, Weights,
+    crate::image::{Images, Nhwc, Window},
+    dynamic::{
+        DynamicConfig, Embedding, Gru, Linear, Lstm, LstmState, Recurrent, RecurrentWeights, Sequence,
     },
-    pool::{AveragePool, MaxPool},
-    recurrent::RecurrentWeights,
-    static_config::StaticConfig,
-    static_linear::StaticLinear,
+    layer::Layer,
+    network::{
+        Activation, BatchNorm, Calibration, LayerReport, Network, NetworkConfig, Node, NodeParams,
+        QuantizedNetwork, Report, Weights, fold_batch_norm,
+    },
+    quantized::{
+        Activated, Add, AveragePool, Conv2d, DepthwiseConv2d, Filters, MaxPool, StaticConfig, StaticLinear,
+    },
 };
 
 /// What the layers' tests share that show that parameters are checked when a layer is made, and not again by every call.

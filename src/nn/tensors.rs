@@ -1,14 +1,15 @@
 //! Weights out of safetensors files, by the names that PyTorch gives them.
 
 use alloc::{
+    boxed::Box,
     format,
     string::{String, ToString},
     vec::Vec,
 };
 
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::{Dtype, SafeTensors};
 
-use super::{Config, Embedding, Gru, Linear, Lstm, RecurrentWeights};
+use super::{DynamicConfig, Embedding, Gru, Linear, Lstm, RecurrentWeights};
 use crate::{Error, MatRef, memory};
 
 /// A [safetensors] file: named tensors, as `safetensors.torch.save_file(model.state_dict(), path)` writes them.
@@ -18,16 +19,16 @@ use crate::{Error, MatRef, memory};
 /// order, which is theirs.
 ///
 /// ```
-/// use i8gemm::nn::{Config, Tensors};
+/// use i8gemm::nn::{DynamicConfig, Tensors};
 /// # let values: Vec<u8> = [0.5f32, -1.0, 0.25, 2.0, 1.0, -0.5].iter().flat_map(|x| x.to_le_bytes()).collect();
 /// # let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2, 3], &values).unwrap();
 /// # let file = safetensors::serialize([("decoder.weight", view)], None).unwrap();
 /// // let file = std::fs::read("model.safetensors")?;
 /// let tensors = Tensors::new(&file)?;
-/// let decoder = tensors.linear("decoder", Config::default())?; // decoder.weight, and decoder.bias if there is one
+/// let decoder = tensors.linear("decoder", DynamicConfig::default())?; // decoder.weight, and decoder.bias if there is one
 /// assert_eq!((decoder.outputs(), decoder.inputs()), (2, 3));
 ///
-/// let error = tensors.lstm("lstm", Config::default()).unwrap_err();
+/// let error = tensors.lstm("lstm", DynamicConfig::default()).unwrap_err();
 /// assert_eq!(error.to_string(), "there is no tensor `lstm.weight_ih_l0`");
 /// # Ok::<(), i8gemm::nn::LoadError>(())
 /// ```
@@ -42,6 +43,7 @@ pub struct Tensors<'a> {
 
 /// A tensor as f32.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Tensor {
     /// Its values, the last axis fastest.
     pub values: Vec<f32>,
@@ -55,7 +57,7 @@ pub struct Tensor {
 pub enum LoadError {
     /// Not a safetensors file, or one cut off.
     #[error("not a safetensors file: {0}")]
-    Format(#[from] SafeTensorError),
+    Format(#[source] Box<dyn core::error::Error + Send + Sync>),
     /// A tensor that the layer needs.
     #[error("there is no tensor `{name}`")]
     Missing {
@@ -124,7 +126,8 @@ impl<'a> Tensors<'a> {
     /// # Errors
     /// [`LoadError::Format`].
     pub fn new(file: &'a [u8]) -> Result<Self, LoadError> {
-        Ok(Self { tensors: SafeTensors::deserialize(file)?, size: file.len() })
+        let tensors = SafeTensors::deserialize(file).map_err(|error| LoadError::Format(error.into()))?;
+        Ok(Self { tensors, size: file.len() })
     }
 
     /// The names of all tensors, in no order.
@@ -161,7 +164,7 @@ impl<'a> Tensors<'a> {
     ///
     /// # Errors
     /// The tensors' and, as [`LoadError::Layer`], those of [`Linear::with_config`].
-    pub fn linear(&self, module: &str, config: Config) -> Result<Linear, LoadError> {
+    pub fn linear(&self, module: &str, config: DynamicConfig) -> Result<Linear, LoadError> {
         let (weights, bias) = (self.matrix(module, "weight")?, self.bias(module, "bias")?);
         made(module, weights.matrix().and_then(|w| Linear::with_config(w, bias.as_deref(), config)))
     }
@@ -170,7 +173,7 @@ impl<'a> Tensors<'a> {
     ///
     /// # Errors
     /// The tensor's and, as [`LoadError::Layer`], those of [`Embedding::with_config`].
-    pub fn embedding(&self, module: &str, bits: u32, config: Config) -> Result<Embedding, LoadError> {
+    pub fn embedding(&self, module: &str, bits: u32, config: DynamicConfig) -> Result<Embedding, LoadError> {
         let table = self.matrix(module, "weight")?;
         made(module, table.matrix().and_then(|table| Embedding::with_config(table, bits, config)))
     }
@@ -180,7 +183,7 @@ impl<'a> Tensors<'a> {
     ///
     /// # Errors
     /// The tensors'; [`LoadError::Unsupported`] for `proj_size`; as [`LoadError::Layer`], those of [`Lstm::with_config`].
-    pub fn lstm(&self, module: &str, config: Config) -> Result<Lstm, LoadError> {
+    pub fn lstm(&self, module: &str, config: DynamicConfig) -> Result<Lstm, LoadError> {
         self.recurrent(module, |weights, both| Lstm::with_config(weights, both, config))
     }
 
@@ -188,7 +191,7 @@ impl<'a> Tensors<'a> {
     ///
     /// # Errors
     /// The tensors' and, as [`LoadError::Layer`], those of [`Gru::with_config`].
-    pub fn gru(&self, module: &str, config: Config) -> Result<Gru, LoadError> {
+    pub fn gru(&self, module: &str, config: DynamicConfig) -> Result<Gru, LoadError> {
         self.recurrent(module, |weights, both| Gru::with_config(weights, both, config))
     }
 
@@ -227,12 +230,8 @@ impl<'a> Tensors<'a> {
             }
         }
         let weights = cells.iter().map(|(input, hidden, (input_bias, hidden_bias))| {
-            Ok(RecurrentWeights {
-                input: input.matrix()?,
-                hidden: hidden.matrix()?,
-                input_bias: input_bias.as_deref(),
-                hidden_bias: hidden_bias.as_deref(),
-            })
+            Ok(RecurrentWeights::new(input.matrix()?, hidden.matrix()?)
+                .biases(input_bias.as_deref(), hidden_bias.as_deref()))
         });
         let weights = memory::try_collected("layers", weights);
         made(module, weights.and_then(|weights| make(&weights, bidirectional)))
@@ -343,7 +342,7 @@ mod tests {
         let tensors = Tensors::new(&file).unwrap();
         assert_eq!(tensors.get("x").unwrap(), Tensor { values: vec![], shape: vec![0, 1 << 20] });
         let size = file.len();
-        let refused = |name: &str| tensors.linear(name, Config::default()).unwrap_err().to_string();
+        let refused = |name: &str| tensors.linear(name, DynamicConfig::default()).unwrap_err().to_string();
         assert_eq!(
             refused("x"),
             format!(
@@ -388,7 +387,7 @@ mod tests {
             ("empty.weight", Dtype::F32, &[0, 3], vec![]),
         ]);
         let tensors = Tensors::new(&file).unwrap();
-        let config = Config::default();
+        let config = DynamicConfig::default();
         let linear = |name: &str| tensors.linear(name, config).unwrap_err().to_string();
         let lstm = |name: &str| tensors.lstm(name, config).unwrap_err().to_string();
         assert_eq!(linear("no"), "there is no tensor `no.weight`");

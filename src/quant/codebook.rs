@@ -3,14 +3,11 @@
 use super::Grouping;
 use crate::{
     Broadcast, Error,
-    gemm::{check_len, check_scales},
+    check::{check_len, check_scales},
 };
 #[cfg(feature = "alloc")]
 use {
-    super::{
-        Interval,
-        qparams::{group_ranges, normal_or_one},
-    },
+    super::{Interval, param_list::group_ranges, qparams::normal_or_one},
     crate::memory,
     alloc::vec::Vec,
 };

@@ -11,8 +11,8 @@ use {crate::memory, alloc::vec::Vec};
 
 use crate::{
     Broadcast, Error, Kernel, Lhs, MatRef, Operand,
-    gemm::check_len,
-    kernels::slices::{AHEAD, Extent},
+    check::check_len,
+    kernels::vectors::{AHEAD, extent::Extent},
 };
 
 /// The longest row, in values, of which two fit the first cache level.

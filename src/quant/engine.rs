@@ -2,7 +2,7 @@
 
 use super::{Interval, Levels, Rounding};
 #[cfg(feature = "alloc")]
-use crate::kernels::{
+use crate::kernels::vectors::{
     add::{self, AddJob},
     gates::{self, CellJob},
 };
@@ -10,7 +10,11 @@ use crate::{
     Error, FixedPoint, Kernel, Operand,
     kernels::{
         Isa, Param,
-        slices::{self, DequantizeJob, Extent, QuantizeJob, Scaling, Source},
+        vectors::{
+            dequantize::{DequantizeJob, dequantize},
+            extent::{Extent, extent},
+            quantize::{QuantizeJob, Scaling, Source, quantize},
+        },
     },
 };
 
@@ -21,20 +25,13 @@ pub(crate) struct Engine(Isa);
 impl Engine {
     /// Of the given kernel, or of the one that this CPU gets.
     pub fn new(kernel: Option<Kernel>) -> Result<Self, Error> {
-        let kernel = match kernel {
-            Some(kernel) => {
-                kernel.check_available()?;
-                kernel
-            }
-            None => Kernel::best()?,
-        };
-        Ok(Self(kernel.0.isa))
+        Ok(Self(Kernel::chosen(kernel)?.0.isa))
     }
 
     /// See [`Extent`].
     pub fn extent(self, values: &[f32]) -> Extent {
         // SAFETY: the slice is readable; the CPU has the kernel's features.
-        unsafe { slices::extent(self.0)(values.as_ptr(), values.len()) }
+        unsafe { extent(self.0)(values.as_ptr(), values.len()) }
     }
 
     /// The range of values that must be finite; `None` of no values.
@@ -99,7 +96,7 @@ impl Engine {
         };
         // SAFETY: source, parameters and output have `len` elements; levels and zero points are those of 8-bit types, so
         // their differences lie in -511..=511; the CPU has the kernel's features.
-        unsafe { slices::quantize(self.0)(&job) }
+        unsafe { quantize(self.0)(&job) }
     }
 
     /// One step of an LSTM for one row of a batch: gates i, f, g, o, `c.len()` values each.
@@ -155,7 +152,7 @@ impl Engine {
         assert!(values.len() == len && fits(scales.len()) && fits(zero_points.len()));
         // SAFETY: source, parameters and output have `len` elements; the CPU has the kernel's features.
         unsafe {
-            slices::dequantize(self.0)(&DequantizeJob {
+            dequantize(self.0)(&DequantizeJob {
                 src: values.as_ptr().cast(),
                 flip: flip::<T>(),
                 scales: Param::new(scales),
@@ -164,6 +161,17 @@ impl Engine {
                 len,
             });
         }
+    }
+}
+
+impl Interval {
+    /// The range of some reals.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when one is NaN or infinite, [`Error::NothingObserved`] when there are none; the errors of
+    /// [`Kernel::best`].
+    pub fn of(values: &[f32]) -> Result<Self, Error> {
+        Engine::new(None)?.finite_extent("value", values)?.ok_or(Error::NothingObserved)
     }
 }
 

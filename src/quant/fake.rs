@@ -2,7 +2,7 @@
 //!
 //! Forward, reals become the reals that their quantized values stand for. Backward, rounding counts as if it were not there
 //! (the straight-through estimator, Y. Bengio et al. 2013), and what was clipped gets no gradient. Scale and zero point can be
-//! learned too (S. Jain et al. 2019, "Trained Quantization Thresholds"; S. Esser et al. 2020, "Learned Step Size
+//! learned too (S. Jain et al. 2019, "Trained Quantization Thresholds"; S. Esser et al. 2020, "Learned StepRange Size
 //! Quantization", LSQ). What has been learned goes through [`Network::convert`](crate::nn::Network::convert) into integers; the
 //! example `digits_cnn` does all of it.
 //!
@@ -24,7 +24,7 @@ use core::ops::Range;
 use super::{Grouping, Levels, qparams::normal_or_one, quantizer::check_reciprocals};
 use crate::{
     Broadcast, Error,
-    gemm::{check_broadcast, check_len, check_scales},
+    check::{check_broadcast, check_len, check_scales},
 };
 
 /// Fake quantization with given scales and zero points, one for all values or one for each channel or group.
@@ -217,9 +217,9 @@ impl<'a> FakeQuantizer<'a> {
         })
     }
 
-    fn step(&self, param: usize) -> Step {
+    fn step(&self, param: usize) -> StepRange {
         let (scale, zero_point) = (self.scales.at(param), self.zero_points.at(param));
-        Step {
+        StepRange {
             scale,
             factor: if self.reciprocal { Some(1.0 / scale) } else { None },
             low: (self.levels.min() - zero_point) as f32,
@@ -241,7 +241,7 @@ fn check_mask(actual: usize, values: usize) -> Result<(), Error> {
 
 /// One scale and zero point, the latter as the range of steps that the levels leave.
 #[derive(Clone, Copy)]
-struct Step {
+struct StepRange {
     scale: f32,
     factor: Option<f32>,
     low: f32,
@@ -254,7 +254,7 @@ struct Taken {
     inside: bool,
 }
 
-impl Step {
+impl StepRange {
     #[inline(always)]
     fn steps(&self, x: f32) -> f32 {
         self.factor.map_or(x / self.scale, |factor| x * factor)

@@ -19,10 +19,10 @@ use crate::Error;
 /// # Ok::<(), i8gemm::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grouping(Kind);
+pub struct Grouping(Sharing);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Sharing {
     /// Any number of elements.
     Tensor,
     Channel(Axis),
@@ -61,7 +61,7 @@ impl Grouping {
     /// One scale for all elements, however many.
     #[must_use]
     pub fn per_tensor() -> Self {
-        Self(Kind::Tensor)
+        Self(Sharing::Tensor)
     }
 
     /// One scale for each index along an axis of the shape.
@@ -69,7 +69,7 @@ impl Grouping {
     /// # Errors
     /// [`Error::Axis`] when the shape has no such axis, [`Error::SizeOverflow`] when it does not fit the address space.
     pub fn per_channel(shape: &[usize], axis: usize) -> Result<Self, Error> {
-        Ok(Self(Kind::Channel(Axis::new(shape, axis)?)))
+        Ok(Self(Sharing::Channel(Axis::new(shape, axis)?)))
     }
 
     /// One scale for every `size` consecutive indices along an axis, for each index of the other axes. The last group of the
@@ -82,16 +82,16 @@ impl Grouping {
         if size == 0 {
             return Err(Error::Zero { what: "group size" });
         }
-        Ok(Self(Kind::Group(Axis::new(shape, axis)?, size)))
+        Ok(Self(Sharing::Group(Axis::new(shape, axis)?, size)))
     }
 
     /// Scales and zero points: the number of channels or groups.
     #[must_use]
     pub fn count(&self) -> usize {
         match self.0 {
-            Kind::Tensor => 1,
-            Kind::Channel(axis) => axis.len,
-            Kind::Group(axis, size) => axis.outer * axis.len.div_ceil(size) * axis.inner,
+            Sharing::Tensor => 1,
+            Sharing::Channel(axis) => axis.len,
+            Sharing::Group(axis, size) => axis.outer * axis.len.div_ceil(size) * axis.inner,
         }
     }
 
@@ -99,8 +99,8 @@ impl Grouping {
     #[must_use]
     pub fn elements(&self) -> Option<usize> {
         match self.0 {
-            Kind::Tensor => None,
-            Kind::Channel(axis) | Kind::Group(axis, _) => Some(axis.elements()),
+            Sharing::Tensor => None,
+            Sharing::Channel(axis) | Sharing::Group(axis, _) => Some(axis.elements()),
         }
     }
 
@@ -108,14 +108,14 @@ impl Grouping {
     #[must_use]
     pub fn index(&self, element: usize) -> usize {
         match self.0 {
-            Kind::Tensor => 0,
-            Kind::Channel(axis) | Kind::Group(axis, _)
+            Sharing::Tensor => 0,
+            Sharing::Channel(axis) | Sharing::Group(axis, _)
                 if axis.outer == 0 || axis.len == 0 || axis.inner == 0 =>
             {
                 0
             }
-            Kind::Channel(axis) => element / axis.inner % axis.len,
-            Kind::Group(axis, size) => {
+            Sharing::Channel(axis) => element / axis.inner % axis.len,
+            Sharing::Group(axis, size) => {
                 let (outer, rest) = (element / (axis.len * axis.inner), element % (axis.len * axis.inner));
                 let group = rest / axis.inner / size;
                 (outer * axis.len.div_ceil(size) + group) * axis.inner + rest % axis.inner
@@ -133,10 +133,10 @@ impl Grouping {
     /// Elements of the runs that [`Grouping::runs`] visits, short last ones aside.
     pub(crate) fn run_len(&self) -> usize {
         match self.0 {
-            Kind::Tensor => usize::MAX,
-            Kind::Channel(Axis { inner: 1, len, .. }) => len,
-            Kind::Group(Axis { inner: 1, len, .. }, size) => size.min(len),
-            Kind::Channel(axis) | Kind::Group(axis, _) => axis.inner,
+            Sharing::Tensor => usize::MAX,
+            Sharing::Channel(Axis { inner: 1, len, .. }) => len,
+            Sharing::Group(Axis { inner: 1, len, .. }, size) => size.min(len),
+            Sharing::Channel(axis) | Sharing::Group(axis, _) => axis.inner,
         }
     }
 
@@ -150,15 +150,15 @@ impl Grouping {
             return Ok(());
         }
         match self.0 {
-            Kind::Tensor => visit(0..elements, 0..1),
-            Kind::Channel(Axis { inner: 1, len, .. }) => {
+            Sharing::Tensor => visit(0..elements, 0..1),
+            Sharing::Channel(Axis { inner: 1, len, .. }) => {
                 (0..elements).step_by(len).try_for_each(|start| visit(start..start + len, 0..len))
             }
-            Kind::Channel(Axis { inner, len, .. }) => (0..elements).step_by(inner).try_for_each(|start| {
+            Sharing::Channel(Axis { inner, len, .. }) => (0..elements).step_by(inner).try_for_each(|start| {
                 let channel = start / inner % len;
                 visit(start..start + inner, channel..channel + 1)
             }),
-            Kind::Group(Axis { inner: 1, len, .. }, size) => {
+            Sharing::Group(Axis { inner: 1, len, .. }, size) => {
                 let mut group = 0;
                 (0..elements).step_by(len).try_for_each(|row| {
                     (0..len).step_by(size).try_for_each(|start| {
@@ -167,7 +167,7 @@ impl Grouping {
                     })
                 })
             }
-            Kind::Group(Axis { inner, .. }, _) => (0..elements).step_by(inner).try_for_each(|start| {
+            Sharing::Group(Axis { inner, .. }, _) => (0..elements).step_by(inner).try_for_each(|start| {
                 let first = self.index(start);
                 visit(start..start + inner, first..first + inner)
             }),

@@ -119,15 +119,6 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The range of some reals.
-    ///
-    /// # Errors
-    /// [`Error::NonFinite`] when one is NaN or infinite, [`Error::NothingObserved`] when there are none; the errors of
-    /// [`Kernel::best`](crate::Kernel::best).
-    pub fn of(values: &[f32]) -> Result<Self, Error> {
-        super::engine::Engine::new(None)?.finite_extent("value", values)?.ok_or(Error::NothingObserved)
-    }
-
     /// Errors unless both ends are finite and in order.
     pub(crate) fn check(self) -> Result<(), Error> {
         let Self { min, max } = self;

@@ -29,6 +29,8 @@ pub mod fake;
 mod grouping;
 mod levels;
 mod observe;
+#[cfg(feature = "alloc")]
+mod param_list;
 mod qparams;
 mod quantizer;
 mod real;
@@ -45,9 +47,9 @@ pub use dynamic::DynamicBuffers;
 #[cfg(feature = "alloc")]
 pub use observe::{Histogram, HistogramState, PerChannel};
 #[cfg(feature = "alloc")]
-pub use qparams::ParamList;
+pub use param_list::ParamList;
 pub use {
-    crate::kernels::slices::Rounding,
+    crate::kernels::vectors::rounding::Rounding,
     codebook::Codebook,
     dynamic::DynamicQuantizer,
     grouping::Grouping,

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     Broadcast, Error, Kernel, Operand,
-    gemm::{check_len, check_scales, check_zero_points},
-    kernels::slices::AHEAD,
+    check::{check_len, check_scales, check_zero_points},
+    kernels::vectors::AHEAD,
 };
 
 /// Quantizes and dequantizes slices, in vector code of the kernel that this CPU gets; every kernel gives the same bits.

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     Broadcast, Error, FixedPoint, FixedRounding, Kernel, Operand,
-    gemm::{check_broadcast, check_len, check_scales, check_zero_points},
-    kernels::slices::AHEAD,
+    check::{check_broadcast, check_len, check_scales, check_zero_points},
+    kernels::vectors::AHEAD,
 };
 
 /// An integer type that can be requantized: i32 sums, or i8 and u8 values of another scale.
@@ -92,7 +92,7 @@ byte_integer!(i8, u8);
 #[derive(Debug, Clone, Copy)]
 pub struct Requantizer<'a, T> {
     grouping: Grouping,
-    scaling: Scaling<'a>,
+    factors: Factors<'a>,
     from_zero_point: i32,
     zero_point: i32,
     levels: Levels,
@@ -102,7 +102,7 @@ pub struct Requantizer<'a, T> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Scaling<'a> {
+enum Factors<'a> {
     F32(Broadcast<'a, f32>),
     Fixed(Broadcast<'a, FixedPoint>, FixedRounding),
 }
@@ -122,7 +122,7 @@ impl<'a, T: Operand> Requantizer<'a, T> {
     /// Scales, one for all values or one for each channel or group, and the zero point of the result. Rounds half to even.
     #[must_use]
     pub fn new(grouping: Grouping, scales: impl Into<Broadcast<'a, f32>>, zero_point: i32) -> Self {
-        Self::with_scaling(grouping, Scaling::F32(scales.into()), zero_point)
+        Self::with_factors(grouping, Factors::F32(scales.into()), zero_point)
     }
 
     /// In integers alone: `x * multiplier * 2^(shift - 31)`, rounded as [`FixedRounding`] says.
@@ -133,13 +133,13 @@ impl<'a, T: Operand> Requantizer<'a, T> {
         rounding: FixedRounding,
         zero_point: i32,
     ) -> Self {
-        Self::with_scaling(grouping, Scaling::Fixed(multipliers.into(), rounding), zero_point)
+        Self::with_factors(grouping, Factors::Fixed(multipliers.into(), rounding), zero_point)
     }
 
-    fn with_scaling(grouping: Grouping, scaling: Scaling<'a>, zero_point: i32) -> Self {
+    fn with_factors(grouping: Grouping, factors: Factors<'a>, zero_point: i32) -> Self {
         Self {
             grouping,
-            scaling,
+            factors,
             from_zero_point: 0,
             zero_point,
             levels: Levels::of::<T>(),
@@ -188,9 +188,9 @@ impl<'a, T: Operand> Requantizer<'a, T> {
             let what = "zero point of the input";
             return Err(Error::ZeroPoint { what, index: 0, value: from, min: S::MIN, max: S::MAX });
         }
-        match &self.scaling {
-            Scaling::F32(scales) => check_scales("scale", scales, self.grouping.count())?,
-            Scaling::Fixed(multipliers, _) => {
+        match &self.factors {
+            Factors::F32(scales) => check_scales("scale", scales, self.grouping.count())?,
+            Factors::Fixed(multipliers, _) => {
                 check_broadcast("multipliers", multipliers, self.grouping.count())?;
             }
         }
@@ -203,9 +203,9 @@ impl<'a, T: Operand> Requantizer<'a, T> {
     }
 
     fn how(&self, params: &Range<usize>, index: usize) -> How<'_> {
-        let steps = match &self.scaling {
-            Scaling::F32(scales) => Steps::Multiply(scales.range(params)),
-            Scaling::Fixed(multipliers, rounding) => Steps::Fixed {
+        let steps = match &self.factors {
+            Factors::F32(scales) => Steps::Multiply(scales.range(params)),
+            Factors::Fixed(multipliers, rounding) => Steps::Fixed {
                 multipliers: multipliers.range(params),
                 double_rounding: *rounding == FixedRounding::Double,
             },

@@ -1,9 +1,10 @@
 //! Weights of one bit and of three values.
 
-use crate::{Error, gemm::check_len};
+use crate::{Error, check::check_len};
 
 /// How ternary weights choose what becomes 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ternary {
     /// Ternary weight networks (F. Li et al. 2016): below 0.7 mean `|w|` becomes 0; the scale is the mean of the others'
     /// magnitudes.

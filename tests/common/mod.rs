@@ -112,6 +112,18 @@ impl<T> Matrix<T> {
     }
 }
 
+/// Bits of weights that are fewer than 8.
+pub const WIDTHS: [u32; 2] = [4, 2];
+
+/// Weights as ones of so many bits.
+pub fn stored<B: Operand>(rhs: Rhs<B>, bits: u32) -> Rhs<B> {
+    match bits {
+        4 => rhs.four_bits(),
+        2 => rhs.two_bits(),
+        _ => rhs,
+    }
+}
+
 /// The kernels that a test runs on: the pinned one alone, or every one that this CPU has.
 pub fn kernels() -> Vec<Kernel> {
     match std::env::var_os("I8GEMM_KERNEL") {

@@ -7,8 +7,8 @@ use i8gemm::{
     reference,
 };
 
+use super::described::{INPUT, Kind, Layer, Square};
 use crate::common::keeps_f32;
-use crate::described::{INPUT, Kind, Layer, Square};
 
 /// Every node in integers, by the reference's functions alone; the last one's sums as reals.
 pub struct Reference<'a> {

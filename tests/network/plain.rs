@@ -2,7 +2,7 @@
 
 use i8gemm::nn::{Activation, Nhwc};
 
-use crate::described::{INPUT, Kind, Layer, Square};
+use super::described::{INPUT, Kind, Layer, Square};
 
 /// Images of f64, one after the other.
 #[derive(Clone)]
@@ -102,6 +102,7 @@ pub fn plain(layers: &[Layer], x: &[f32]) -> Vec<Image> {
             Activation::None => (f64::NEG_INFINITY, f64::INFINITY),
             Activation::Relu => (0.0, f64::INFINITY),
             Activation::Relu6 => (0.0, 6.0),
+            other => panic!("the plain network has no {other:?}"),
         };
         out.data.iter_mut().for_each(|x| *x = x.clamp(low, high));
         nodes.push(out);

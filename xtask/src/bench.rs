@@ -4,7 +4,6 @@
 //! and makes tables and charts of what it says.
 
 mod chart;
-mod measurement;
 mod report;
 
 use std::{
@@ -14,11 +13,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use bench_support::measurement::{Measurement, Message};
 use i8gemm::Kernel;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::run::{Log, Progress, Workspace};
-use measurement::{Measurement, Message};
 
 #[derive(clap::Args)]
 pub struct Args {

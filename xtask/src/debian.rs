@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{Log, Workspace, remove_env};
 
-/// The compiler of Debian's security suite, its standard library as source, and the emulator.
-const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "qemu-user-static"];
-/// Linker and C library of 32-bit ARM Linux.
+/// The compiler of Debian's security suite, its standard library as source, and the emulators: of programs, and of boards.
+const PACKAGES: &[&str] =
+    &["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "qemu-user-static", "qemu-system-arm"];
+/// Linker and C library of 32-bit ARM Linux. The linker is also that of firmware.
 const ARMV7_PACKAGES: &[&str] = &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"];
 /// What an x86-64 machine needs besides, to build for aarch64 Linux.
 const CROSS_PACKAGES: &[&str] =
@@ -33,6 +34,8 @@ const LINUX_FLAGS: &str = "-D warnings -C target-feature=+crt-static -C symbol-m
 const STD_SOURCE: &str = "/usr/lib/rustlib/src/rust/library";
 
 pub const AARCH64: &str = "aarch64-unknown-linux-gnu";
+/// A Cortex-M4 or M7 with floating point.
+pub const CORTEX_M4: &str = "thumbv7em-none-eabihf";
 /// Its standard library is no package: see [`cargo_build_std`].
 pub const ARMV7: &str = "armv7-unknown-linux-gnueabihf";
 
@@ -136,6 +139,22 @@ pub fn armv7_program(workspace: &Workspace, log: &Log, name: &str) -> Result<Pat
     Ok(armv7_release(workspace).join(name))
 }
 
+/// A firmware of the checkout, a workspace of its own, for a Cortex-M4 in release mode.
+pub fn firmware(workspace: &Workspace, log: &Log, manifest: &str, name: &str) -> Result<PathBuf> {
+    let mut command = cargo_build_std(workspace, "build", CORTEX_M4, "core");
+    command.env("RUSTFLAGS", "-D warnings");
+    log.check(command.args(["--release", "--manifest-path", manifest]))?;
+    Ok(workspace.target.join("debian").join(CORTEX_M4).join("release").join(name))
+}
+
+/// Runs a firmware on a board with a Cortex-M4 until it ends by itself, successfully; what it printed.
+pub fn run_firmware(workspace: &Workspace, log: &Log, program: &Path) -> Result<String> {
+    // One that hangs shall not hold up everything else.
+    let mut command = workspace.command("timeout");
+    command.args(["60", "qemu-system-arm", "-cpu", "cortex-m4", "-machine", "mps2-an386", "-nographic"]);
+    log.check(command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(program))
+}
+
 fn armv7_release(workspace: &Workspace) -> PathBuf {
     workspace.target.join("debian").join(ARMV7).join("release")
 }
@@ -189,7 +208,15 @@ pub fn check_std(workspace: &Workspace, log: &Log, package: &str, targets: &[&st
 
 /// `cargo check` with a standard library of [`check_std`]; warnings are errors.
 pub fn cargo_check(workspace: &Workspace, target: &str) -> Command {
-    let mut command = cargo(workspace, "check", target);
+    with_checked_std(workspace, cargo(workspace, "check", target))
+}
+
+/// [`clippy`] with a standard library of [`check_std`]; warnings are errors.
+pub fn clippy_checked(workspace: &Workspace, target: &str) -> Command {
+    with_checked_std(workspace, clippy(workspace, target))
+}
+
+fn with_checked_std(workspace: &Workspace, mut command: Command) -> Command {
     // Encoded, for the directory may have spaces in its name.
     let flags = format!("-Dwarnings\x1f--sysroot\x1f{}", sysroot(workspace).display());
     command.env("CARGO_ENCODED_RUSTFLAGS", flags);
@@ -242,6 +269,7 @@ fn for_target(mut command: Command, workspace: &Workspace, target: &str) -> Comm
         command.env(format!("CARGO_TARGET_{target}_RUSTFLAGS"), LINUX_FLAGS);
     }
     command.env("CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER", "arm-linux-gnueabihf-gcc");
+    command.env("CARGO_TARGET_THUMBV7EM_NONE_EABIHF_LINKER", "arm-linux-gnueabihf-ld");
     if is_cross() {
         command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
     }

@@ -1,11 +1,8 @@
 //! `cargo xtask ..` ends on every error with one readable line and a status that is not 0.
 
-#[path = "../../examples/tests/common/mod.rs"]
-mod common;
-
 use std::process::Command;
 
-use common::{ends_quietly, misused, refused};
+use program::ends::{self, ends_quietly, misused, refused};
 
 /// As `cargo xtask` starts it.
 fn xtask(args: &[&str]) -> Command {
@@ -50,6 +47,6 @@ fn nobody_reads() {
 #[test]
 #[cfg(target_os = "linux")]
 fn the_disk_is_full() {
-    common::finds_no_space(&mut xtask(&["test", "--list"]));
-    common::finds_no_space(&mut xtask(&["--help"]));
+    ends::finds_no_space(&mut xtask(&["test", "--list"]));
+    ends::finds_no_space(&mut xtask(&["--help"]));
 }

@@ -7,6 +7,8 @@
 //! }
 //! ```
 
+pub mod ends;
+
 use std::{
     error::Error,
     fmt,

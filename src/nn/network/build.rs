@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
-use super::{Activation, Kind, Layer, Network, Node, Op, Trained};
+use super::{Activation, FilterKind, Network, Node, Op, RealLayer, Trained};
 use crate::{
     Error,
-    gemm::{check_len, check_shape},
+    check::{check_len, check_shape},
     memory,
-    nn::{BatchNorm, Filters, Nhwc, Window, fold_batch_norm, pool},
+    nn::{BatchNorm, Filters, Nhwc, Window, fold_batch_norm},
 };
 
 /// The trained parameters of a convolution or linear layer.
@@ -90,7 +90,7 @@ impl Network {
             }
         }
         let mut network = Self { nodes: Vec::new() };
-        network.push(Layer::Input, [0, 0], Nhwc::new(1, height, width, channels), Activation::None)?;
+        network.push(RealLayer::Input, [0, 0], Nhwc::new(1, height, width, channels), Activation::None)?;
         Ok(network)
     }
 
@@ -108,7 +108,7 @@ impl Network {
         activation: Activation,
     ) -> Result<Node, Error> {
         let depthwise = filters.groups > 1 && filters.groups == filters.inputs;
-        let kind = if depthwise { Kind::Depthwise } else { Kind::Convolution };
+        let kind = if depthwise { FilterKind::Depthwise } else { FilterKind::Convolution };
         self.push_filters(input, kind, filters, weights, activation)
     }
 
@@ -127,13 +127,13 @@ impl Network {
         let pixels = shape.pixels()?;
         check_shape("pixels of the input of a linear layer: flatten it first", 1, pixels)?;
         let filters = Filters::new(shape.channels, outputs, Window::new(1, 1));
-        self.push_filters(input, Kind::Linear, filters, weights, activation)
+        self.push_filters(input, FilterKind::Linear, filters, weights, activation)
     }
 
     fn push_filters(
         &mut self,
         input: Node,
-        kind: Kind,
+        kind: FilterKind,
         filters: Filters,
         weights: Weights,
         activation: Activation,
@@ -145,9 +145,9 @@ impl Network {
         let nchw = weights.nchw;
         let (mut weights, bias) = weights.folded(filters.outputs, size)?;
         let mut op = self.op(input)?;
-        if let (true, Kind::Linear, Layer::Flatten) = (nchw, kind, &op.layer) {
+        if let (true, FilterKind::Linear, RealLayer::Flatten) = (nchw, kind, &op.layer) {
             // The image that was flattened, be it more than once.
-            while matches!(op.layer, Layer::Flatten) {
+            while matches!(op.layer, RealLayer::Flatten) {
                 op = &self.nodes[op.inputs[0]];
             }
             let Nhwc { height, width, channels, .. } = op.shape;
@@ -160,7 +160,7 @@ impl Network {
                 }
             }
         }
-        self.push(Layer::Filters(Trained { kind, filters, weights, bias }), [input.0; 2], out, activation)
+        self.push(RealLayer::Filters(Trained { kind, filters, weights, bias }), [input.0; 2], out, activation)
     }
 
     /// The sum of two nodes: where the branches of a residual network meet.
@@ -172,7 +172,7 @@ impl Network {
         check_shape("rows of the second term", left.height, right.height)?;
         check_shape("columns of the second term", left.width, right.width)?;
         check_shape("channels of the second term", left.channels, right.channels)?;
-        self.push(Layer::Add, [a.0, b.0], left, activation)
+        self.push(RealLayer::Add, [a.0, b.0], left, activation)
     }
 
     /// The average under a window; padding counts as pixels of 0 unless `count_padding` is false.
@@ -182,7 +182,7 @@ impl Network {
     /// [`Error::SizeOverflow`].
     pub fn average_pool(&mut self, input: Node, window: Window, count_padding: bool) -> Result<Node, Error> {
         let window = Some(window);
-        self.push_pool(input, window, Layer::AveragePool { window, count_padding })
+        self.push_pool(input, window, RealLayer::AveragePool { window, count_padding })
     }
 
     /// The average of all pixels of an image.
@@ -190,7 +190,7 @@ impl Network {
     /// # Errors
     /// As [`Network::average_pool`].
     pub fn global_average_pool(&mut self, input: Node) -> Result<Node, Error> {
-        self.push_pool(input, None, Layer::AveragePool { window: None, count_padding: true })
+        self.push_pool(input, None, RealLayer::AveragePool { window: None, count_padding: true })
     }
 
     /// The largest value under a window.
@@ -198,17 +198,17 @@ impl Network {
     /// # Errors
     /// As [`Network::average_pool`], but for [`Error::WindowTooLarge`].
     pub fn max_pool(&mut self, input: Node, window: Window) -> Result<Node, Error> {
-        self.push_pool(input, Some(window), Layer::MaxPool(window))
+        self.push_pool(input, Some(window), RealLayer::MaxPool(window))
     }
 
-    fn push_pool(&mut self, input: Node, window: Option<Window>, layer: Layer) -> Result<Node, Error> {
+    fn push_pool(&mut self, input: Node, window: Option<Window>, layer: RealLayer) -> Result<Node, Error> {
         let shape = self.op(input)?.shape;
         let window = window.unwrap_or(Window::new(shape.height, shape.width));
         window.check()?;
-        if let Layer::AveragePool { .. } = layer {
+        if let RealLayer::AveragePool { .. } = layer {
             window.summed_taps()?;
         }
-        self.push(layer, [input.0; 2], pool::pooled(&window, shape)?, Activation::None)
+        self.push(layer, [input.0; 2], window.pooled(shape)?, Activation::None)
     }
 
     /// An image as one pixel of height * width * channels features, in the order of NHWC; see [`Weights::flattened_nchw`].
@@ -218,12 +218,12 @@ impl Network {
     pub fn flatten(&mut self, input: Node) -> Result<Node, Error> {
         let shape = self.op(input)?.shape;
         let flat = Nhwc::new(1, 1, 1, shape.elements()?);
-        self.push(Layer::Flatten, [input.0; 2], flat, Activation::None)
+        self.push(RealLayer::Flatten, [input.0; 2], flat, Activation::None)
     }
 
     fn push(
         &mut self,
-        layer: Layer,
+        layer: RealLayer,
         inputs: [usize; 2],
         shape: Nhwc,
         activation: Activation,

@@ -3,17 +3,14 @@
 use alloc::vec::Vec;
 
 use super::{
-    Activation, Kind, Layer, Network, Op, QuantizedNetwork, Trained,
-    integer::{Integer, Step, Weighted},
+    Activation, FilterKind, Network, Op, QuantizedNetwork, RealLayer, Trained,
+    integer::{IntegerLayer, Step, Weighted},
 };
 use crate::{
     Error, Kernel, MatRef, OutputElement,
-    gemm::check_len,
+    check::check_len,
     memory,
-    nn::{
-        Add, AveragePool, Conv2d, DepthwiseConv2d, MaxPool, StaticConfig, StaticLinear,
-        static_config::Activated,
-    },
+    nn::{Activated, Add, AveragePool, Conv2d, DepthwiseConv2d, MaxPool, StaticConfig, StaticLinear},
     quant::{Levels, QParams},
 };
 
@@ -61,6 +58,7 @@ impl NetworkConfig {
 
 /// How one node is quantized: what calibration found, or training learned.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct NodeParams {
     /// Scale and zero point of its output, as u8. Without effect for max pools and flattening, which keep those of what they read,
     /// and for convolutions and linear layers that come last, whose output is f32.
@@ -89,7 +87,7 @@ impl Network {
     /// [`MAX_SAFE_K`](crate::MAX_SAFE_K) values; [`Error::KernelUnavailable`]; [`Error::SizeOverflow`].
     ///
     /// ```
-    /// use i8gemm::{nn::{Activation, Network, NetworkConfig, Node, NodeParams, Weights}, quant::QParams};
+    /// use i8gemm::{nn::{Activation, Layer, Network, NetworkConfig, Node, NodeParams, Weights}, quant::QParams};
     /// let mut net = Network::new(1, 1, 3)?;
     /// let score = net.linear(Node::INPUT, 1, Weights::new(&[0.5, -0.25, 1.0]), Activation::None)?;
     /// let mut params = vec![NodeParams::new(QParams { scale: 0.01, zero_point: 128 }); 2];
@@ -104,8 +102,7 @@ impl Network {
     /// ```
     pub fn convert(&self, params: &[NodeParams], config: NetworkConfig) -> Result<QuantizedNetwork, Error> {
         check_len("parameters of nodes", params.len(), self.nodes.len())?;
-        let kernel = config.kernel.map_or_else(Kernel::best, Ok)?;
-        kernel.check_available()?;
+        let kernel = Kernel::chosen(config.kernel)?;
         let mut steps: Vec<Step> = memory::room("nodes", self.nodes.len(), 1)?;
         for (index, (op, params)) in self.nodes.iter().zip(params).enumerate() {
             let of = |input: usize| steps.get(op.inputs[input]).map_or(params.output, |step| step.params);
@@ -113,25 +110,25 @@ impl Network {
             let output = if op.layer.keeps_params() { of(0) } else { params.output };
             let bytes = || convert.config(StaticConfig::<u8>::new(of(0), output));
             let layer = match &op.layer {
-                Layer::Input => {
+                RealLayer::Input => {
                     // The layers check what they read; here it may be that none does.
                     bytes().check::<u8>()?;
-                    Integer::Input
+                    IntegerLayer::Input
                 }
-                Layer::Filters(trained) if index + 1 == self.nodes.len() => {
-                    Integer::Last(filters(trained, convert.config(StaticConfig::<f32>::real(of(0))))?)
+                RealLayer::Filters(trained) if index + 1 == self.nodes.len() => {
+                    IntegerLayer::Last(filters(trained, convert.config(StaticConfig::<f32>::real(of(0))))?)
                 }
-                Layer::Filters(trained) => Integer::Filters(filters(trained, bytes())?),
-                Layer::Add => Integer::Add(Add::new(of(1), bytes())?),
-                Layer::AveragePool { window, count_padding } => {
+                RealLayer::Filters(trained) => IntegerLayer::Filters(filters(trained, bytes())?),
+                RealLayer::Add => IntegerLayer::Add(Add::new(of(1), bytes())?),
+                RealLayer::AveragePool { window, count_padding } => {
                     let pool = match window {
                         Some(window) => AveragePool::new(*window, bytes())?,
                         None => AveragePool::global(bytes())?,
                     };
-                    Integer::Average(if *count_padding { pool } else { pool.exclude_padding() })
+                    IntegerLayer::Average(if *count_padding { pool } else { pool.exclude_padding() })
                 }
-                Layer::MaxPool(window) => Integer::Max(MaxPool::new(*window)?),
-                Layer::Flatten => Integer::Flatten,
+                RealLayer::MaxPool(window) => IntegerLayer::Max(MaxPool::new(*window)?),
+                RealLayer::Flatten => IntegerLayer::Flatten,
             };
             let (inputs, shape) = (op.inputs, op.shape);
             steps.push(Step { layer, inputs, shape, params: output, name: op.layer.name() });
@@ -179,9 +176,9 @@ fn filters<T: OutputElement>(trained: &Trained, config: StaticConfig<T>) -> Resu
     // No bias costs nothing.
     let bias = bias.iter().any(|&b| b != 0.0).then_some(&bias[..]);
     Ok(match kind {
-        Kind::Convolution => Weighted::Conv(Conv2d::new(*filters, weights, bias, config)?),
-        Kind::Depthwise => Weighted::Depthwise(DepthwiseConv2d::new(*filters, weights, bias, config)?),
-        Kind::Linear => {
+        FilterKind::Convolution => Weighted::Conv(Conv2d::new(*filters, weights, bias, config)?),
+        FilterKind::Depthwise => Weighted::Depthwise(DepthwiseConv2d::new(*filters, weights, bias, config)?),
+        FilterKind::Linear => {
             let weights = MatRef::row_major(weights, filters.outputs, filters.inputs)?;
             Weighted::Linear(StaticLinear::new(weights, bias, config)?)
         }

@@ -3,10 +3,10 @@
 
 use alloc::vec::Vec;
 
-use super::{Layer, Network, Op, Trained};
+use super::{Network, Op, RealLayer, Trained};
 use crate::{
     Error, memory,
-    nn::{Filters, Nhwc, Window, pool},
+    nn::{Filters, Nhwc, Window, quantized},
 };
 
 impl Network {
@@ -18,16 +18,16 @@ impl Network {
         let len = out.elements()?;
         let mut y = memory::zeroed("output of a node", batch, len / batch.max(1))?;
         match &op.layer {
-            Layer::Input | Layer::Flatten => y.copy_from_slice(x),
-            Layer::Filters(trained) => convolve(x, shape, trained, out, &mut y)?,
-            Layer::Add => {
+            RealLayer::Input | RealLayer::Flatten => y.copy_from_slice(x),
+            RealLayer::Filters(trained) => convolve(x, shape, trained, out, &mut y)?,
+            RealLayer::Add => {
                 y.iter_mut().zip(x.iter().zip(&before[b])).for_each(|(y, (a, b))| *y = a + b);
             }
-            Layer::AveragePool { window, count_padding } => {
+            RealLayer::AveragePool { window, count_padding } => {
                 let window = window.unwrap_or(Window::new(shape.height, shape.width));
                 average(x, shape, &window, *count_padding, out, &mut y);
             }
-            Layer::MaxPool(window) => pool::largest(x, shape, window, out, &mut y),
+            RealLayer::MaxPool(window) => quantized::largest(x, shape, window, out, &mut y),
         }
         let (min, max) = op.activation.range();
         // NaN stays NaN, for whoever observes it.
@@ -86,7 +86,7 @@ fn average(x: &[f32], shape: Nhwc, window: &Window, count_padding: bool, out: Nh
     let (rows, cols) = window.size();
     for (place, y) in y.chunks_exact_mut(shape.channels).enumerate() {
         let mut inside = 0;
-        for pixel in pool::pixels(window, shape, out, place) {
+        for pixel in window.pixels(shape, out, place) {
             let x = &x[pixel * shape.channels..][..shape.channels];
             y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
             inside += 1;

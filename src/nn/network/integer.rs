@@ -4,14 +4,14 @@ use alloc::vec::Vec;
 
 use super::{
     Node, batch_of,
-    slots::{Output, Slots},
+    slots::{NodeOutput, Slots},
 };
 use crate::{
-    Error, Executor, Kernel, MatMut, MatRef, OutputElement, Sequential, Workspace,
-    gemm::check_shape,
+    Error, Executor, Kernel, MatMut, MatRef, OutputElement,
+    check::check_shape,
     memory,
     nn::{
-        Add, AveragePool, Conv2d, DepthwiseConv2d, MaxPool, Nhwc, StaticLinear,
+        Add, AveragePool, Conv2d, DepthwiseConv2d, Images, Layer, MaxPool, Nhwc, StaticLinear,
         scratch::{Carver, Size},
     },
     quant::{QParams, Quantizer},
@@ -32,7 +32,7 @@ pub struct QuantizedNetwork {
 /// A node.
 #[derive(Debug)]
 pub(super) struct Step {
-    pub layer: Integer,
+    pub layer: IntegerLayer,
     pub inputs: [usize; 2],
     /// Of its output, for one example.
     pub shape: Nhwc,
@@ -42,14 +42,14 @@ pub(super) struct Step {
 }
 
 #[derive(Debug)]
-pub(super) enum Integer {
+pub(super) enum IntegerLayer {
     Input,
     Filters(Weighted<u8>),
     /// Gives f32.
     Last(Weighted<f32>),
     Add(Add<u8, u8>),
     Average(AveragePool<u8, u8>),
-    Max(MaxPool),
+    Max(MaxPool<u8>),
     Flatten,
 }
 
@@ -72,41 +72,43 @@ impl<T: OutputElement> Weighted<T> {
     fn forward(
         &self,
         executor: &(impl Executor + ?Sized),
-        x: &[u8],
-        shape: Nhwc,
+        x: Images<u8>,
         y: &mut [T],
         scratch: &mut [u8],
     ) -> Result<(), Error> {
         match self {
-            Self::Conv(conv) => conv.forward_with(executor, x, shape, y, scratch).map(|_| ()),
-            Self::Depthwise(conv) => conv.forward_with(executor, x, shape, y, scratch).map(|_| ()),
+            Self::Conv(conv) => conv.forward_with(executor, x, y, scratch).map(drop),
+            Self::Depthwise(conv) => conv.forward_with(executor, x, y, scratch).map(drop),
             Self::Linear(linear) => {
-                let rows = shape.pixels()?;
+                let rows = x.shape().pixels()?;
                 let out = MatMut::row_major(y, rows, linear.outputs())?;
-                linear.forward_with(executor, MatRef::row_major(x, rows, linear.inputs())?, out, scratch)
+                let x = MatRef::row_major(x.values(), rows, linear.inputs())?;
+                linear.forward_with(executor, x, out, scratch)
             }
         }
     }
 }
 
 impl Step {
-    /// Values of the output of one example, checked when the network was built.
+    /// NodeValues of the output of one example, checked when the network was built.
     pub fn values(&self) -> usize {
         self.shape.height * self.shape.width * self.shape.channels
     }
 
     /// Bytes of them; f32 goes to the caller.
     fn bytes(&self) -> usize {
-        if let Integer::Last(_) = self.layer { 0 } else { self.values() }
+        if let IntegerLayer::Last(_) = self.layer { 0 } else { self.values() }
     }
 
     /// Scratch for inputs of that shape.
     pub fn workspace_size(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
         match &self.layer {
-            Integer::Filters(layer) => layer.workspace_size(shape, executor),
-            Integer::Last(layer) => layer.workspace_size(shape, executor),
-            Integer::Average(pool) => pool.workspace_size(shape),
-            Integer::Input | Integer::Add(_) | Integer::Max(_) | Integer::Flatten => Ok(0),
+            IntegerLayer::Filters(layer) => layer.workspace_size(shape, executor),
+            IntegerLayer::Last(layer) => layer.workspace_size(shape, executor),
+            IntegerLayer::Average(pool) => pool.workspace_size(shape),
+            IntegerLayer::Input | IntegerLayer::Add(_) | IntegerLayer::Max(_) | IntegerLayer::Flatten => {
+                Ok(0)
+            }
         }
     }
 
@@ -121,18 +123,15 @@ impl Step {
         scratch: &mut [u8],
     ) -> Result<(), Error> {
         let [x, other] = inputs;
+        let images = Images::new(x, shape)?;
         match &self.layer {
-            Integer::Input => {}
-            Integer::Filters(layer) => layer.forward(executor, x, shape, y, scratch)?,
-            Integer::Last(layer) => layer.forward(executor, x, shape, real, scratch)?,
-            Integer::Add(add) => add.forward(x, other, y)?,
-            Integer::Average(pool) => {
-                pool.forward(x, shape, y, scratch)?;
-            }
-            Integer::Max(pool) => {
-                pool.forward(x, shape, y)?;
-            }
-            Integer::Flatten => y.copy_from_slice(x),
+            IntegerLayer::Input => {}
+            IntegerLayer::Filters(layer) => layer.forward(executor, images, y, scratch)?,
+            IntegerLayer::Last(layer) => layer.forward(executor, images, real, scratch)?,
+            IntegerLayer::Add(add) => add.forward(x, other, y)?,
+            IntegerLayer::Average(pool) => pool.forward(images, y, scratch).map(drop)?,
+            IntegerLayer::Max(pool) => pool.forward(images, y, scratch).map(drop)?,
+            IntegerLayer::Flatten => y.copy_from_slice(x),
         }
         Ok(())
     }
@@ -143,29 +142,29 @@ impl Step {
 }
 
 /// The output of a node.
-pub(super) enum Values<'a> {
+pub(super) enum NodeValues<'a> {
     Bytes(&'a [u8]),
     Real(&'a [f32]),
 }
 
 impl QuantizedNetwork {
     pub(super) fn new(steps: Vec<Step>, kernel: Kernel) -> Result<Self, Error> {
-        let output = |step: &Step| Output {
+        let output = |step: &Step| NodeOutput {
             inputs: step.inputs,
             size: step.bytes(),
-            alias: matches!(step.layer, Integer::Flatten),
+            alias: matches!(step.layer, IntegerLayer::Flatten),
         };
         let outputs = memory::collected("nodes", steps.iter().map(output))?;
         Ok(Self { slots: Slots::new(&outputs)?, steps, kernel })
     }
 
-    /// Values of an example.
+    /// NodeValues of an example.
     #[must_use]
     pub fn inputs(&self) -> usize {
         self.steps.first().map_or(0, Step::values)
     }
 
-    /// Values that an example gives.
+    /// NodeValues that an example gives.
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.steps.last().map_or(0, Step::values)
@@ -188,39 +187,6 @@ impl QuantizedNetwork {
         step.map(|step| step.params).ok_or(Error::Index { what: "node", index: 0, value: node.index(), len })
     }
 
-    /// Bytes of scratch that [`QuantizedNetwork::forward`] needs for so many examples: the outputs of nodes that are still to be
-    /// read, and the scratch of the most demanding layer.
-    ///
-    /// # Errors
-    /// [`Error::SizeOverflow`].
-    pub fn workspace_size(&self, batch: usize) -> Result<usize, Error> {
-        self.workspace_size_with(batch, &Sequential)
-    }
-
-    /// Bytes of scratch that [`QuantizedNetwork::forward_with`] needs on that executor.
-    ///
-    /// # Errors
-    /// As [`QuantizedNetwork::workspace_size`].
-    pub fn workspace_size_with(
-        &self,
-        batch: usize,
-        executor: &(impl Executor + ?Sized),
-    ) -> Result<usize, Error> {
-        let mut most = 0;
-        for step in &self.steps {
-            most = most.max(step.workspace_size(self.input_shape(step, batch), executor)?);
-        }
-        Size::default().add::<u8>(self.activation_bytes(batch)?, 1)?.total(most)
-    }
-
-    /// Scratch for [`QuantizedNetwork::forward`] with so many examples.
-    ///
-    /// # Errors
-    /// As [`QuantizedNetwork::workspace_size`].
-    pub fn workspace(&self, batch: usize) -> Result<Workspace, Error> {
-        Workspace::with_size(self.workspace_size(batch)?)
-    }
-
     /// Bytes of scratch that the outputs of nodes take for so many examples.
     ///
     /// # Errors
@@ -230,37 +196,14 @@ impl QuantizedNetwork {
         self.slots.total(batch).ok_or(overflow)
     }
 
-    /// Computes the outputs of a batch of examples. Allocates nothing.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when `x` is not a whole number of examples or `out` does not hold as many; [`Error::BufferTooSmall`] for
-    /// the scratch. Nothing has been written to `out` then.
-    pub fn forward(&self, x: &[f32], out: &mut [f32], scratch: &mut [u8]) -> Result<(), Error> {
-        self.forward_with(&Sequential, x, out, scratch)
-    }
-
-    /// As [`QuantizedNetwork::forward`], each convolution and linear layer in parts on the threads of an executor.
-    ///
-    /// # Errors
-    /// As [`QuantizedNetwork::forward`]; the scratch must have [`QuantizedNetwork::workspace_size_with`] bytes.
-    pub fn forward_with(
-        &self,
-        executor: &(impl Executor + ?Sized),
-        x: &[f32],
-        out: &mut [f32],
-        scratch: &mut [u8],
-    ) -> Result<(), Error> {
-        self.run(executor, x, out, scratch, |_, _| Ok(()))
-    }
-
-    /// As [`QuantizedNetwork::forward_with`], and shows the output of every node.
+    /// Computes the outputs of a batch of examples, and shows those of every node.
     pub(super) fn run(
         &self,
         executor: &(impl Executor + ?Sized),
         x: &[f32],
         out: &mut [f32],
         scratch: &mut [u8],
-        mut visit: impl FnMut(usize, Values) -> Result<(), Error>,
+        mut visit: impl FnMut(usize, NodeValues) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let batch = batch_of(x.len(), self.inputs())?;
         let overflow = Error::SizeOverflow { what: "out", rows: batch, cols: self.outputs() };
@@ -273,12 +216,12 @@ impl QuantizedNetwork {
             let [a, b] = step.inputs;
             let shape = self.input_shape(step, batch);
             match &step.layer {
-                Integer::Input => step.quantizer(self.kernel).quantize(x, &mut arena[range(index)])?,
-                Integer::Flatten => {}
-                Integer::Last(_) => {
+                IntegerLayer::Input => step.quantizer(self.kernel).quantize(x, &mut arena[range(index)])?,
+                IntegerLayer::Flatten => {}
+                IntegerLayer::Last(_) => {
                     step.run(executor, [&arena[range(a)]; 2], shape, &mut [], out, scratch)?
                 }
-                Integer::Add(_) if a != b && range(a) != range(b) => {
+                IntegerLayer::Add(_) if a != b && range(a) != range(b) => {
                     let [x, other, y] = disjoint(arena, [range(a), range(b), range(index)])?;
                     step.run(executor, [x, other], shape, y, &mut [], scratch)?;
                 }
@@ -288,13 +231,13 @@ impl QuantizedNetwork {
                 }
             }
             let values = match &step.layer {
-                Integer::Last(_) => Values::Real(out),
-                _ => Values::Bytes(&arena[range(index)]),
+                IntegerLayer::Last(_) => NodeValues::Real(out),
+                _ => NodeValues::Bytes(&arena[range(index)]),
             };
             visit(index, values)?;
         }
         match self.steps.last() {
-            Some(last) if !matches!(last.layer, Integer::Last(_)) => {
+            Some(last) if !matches!(last.layer, IntegerLayer::Last(_)) => {
                 let range = self.slots.range(self.steps.len() - 1, last.bytes(), batch);
                 last.quantizer(self.kernel).dequantize(&arena[range], out)
             }
@@ -305,6 +248,44 @@ impl QuantizedNetwork {
     /// The shape that a node reads.
     pub(super) fn input_shape(&self, step: &Step, batch: usize) -> Nhwc {
         Nhwc { batch, ..self.steps[step.inputs[0]].shape }
+    }
+}
+
+impl Layer for QuantizedNetwork {
+    /// Examples.
+    type Shape = usize;
+    type Input<'a> = &'a [f32];
+    type Output<'a> = &'a mut [f32];
+    type Done = ();
+
+    fn shape_of(&self, x: &&[f32]) -> usize {
+        x.len() / self.inputs()
+    }
+
+    /// The outputs of nodes that are still to be read, and the scratch of the most demanding layer.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    fn workspace_size_with(&self, batch: usize, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
+        let mut most = 0;
+        for step in &self.steps {
+            most = most.max(step.workspace_size(self.input_shape(step, batch), executor)?);
+        }
+        Size::default().add::<u8>(self.activation_bytes(batch)?, 1)?.total(most)
+    }
+
+    /// Computes the outputs of a batch of examples, each convolution and linear layer in parts on the threads of an executor.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `x` is not a whole number of examples or `y` does not hold as many outputs; [`Error::BufferTooSmall`].
+    fn forward_with(
+        &self,
+        executor: &(impl Executor + ?Sized),
+        x: &[f32],
+        y: &mut [f32],
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        self.run(executor, x, y, scratch, |_, _| Ok(()))
     }
 }
 

@@ -9,6 +9,7 @@
 //! A network is a list of nodes; each reads the outputs of nodes before it, and the last one's output is the network's. Node 0 is
 //! the input. Images are NHWC; an example is one image, and every call takes any number of them, one after the other.
 
+mod batch_norm;
 mod build;
 mod convert;
 mod float;
@@ -20,6 +21,7 @@ mod slots;
 use alloc::vec::Vec;
 
 pub use {
+    batch_norm::{BatchNorm, fold_batch_norm},
     build::Weights,
     convert::{NetworkConfig, NodeParams},
     integer::QuantizedNetwork,
@@ -28,12 +30,12 @@ pub use {
 };
 
 use super::{Filters, Nhwc, Window};
-use crate::{Error, gemm::check_shape, memory};
+use crate::{Error, check::check_shape, memory};
 
 /// A network of f32 layers, to be quantized as a whole (post-training static quantization).
 ///
 /// ```
-/// use i8gemm::nn::{Activation, Filters, Network, NetworkConfig, Node, Weights, Window};
+/// use i8gemm::nn::{Activation, Filters, Layer, Network, NetworkConfig, Node, Weights, Window};
 /// use i8gemm::quant::{Calibrator, Histogram};
 /// // 4 x 4 pixels; a convolution with a shortcut around another one, an average, and two scores.
 /// let filters = Filters::new(1, 2, Window::new(3, 3).padding(1, 1));
@@ -84,6 +86,7 @@ impl Node {
 
 /// What becomes of the output of a layer, fused into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Activation {
     /// Nothing.
     #[default]
@@ -107,7 +110,7 @@ impl Activation {
 /// A node.
 #[derive(Debug, Clone)]
 struct Op {
-    layer: Layer,
+    layer: RealLayer,
     /// Nodes that it reads; the first one twice where one is enough.
     inputs: [usize; 2],
     /// Of its output, for one example.
@@ -116,7 +119,7 @@ struct Op {
 }
 
 #[derive(Debug, Clone)]
-enum Layer {
+enum RealLayer {
     Input,
     /// Convolutions, and linear layers as convolutions of one pixel.
     Filters(Trained),
@@ -133,20 +136,20 @@ enum Layer {
 /// Filters with their weights, any normalization folded in.
 #[derive(Debug, Clone)]
 struct Trained {
-    kind: Kind,
+    kind: FilterKind,
     filters: Filters,
     weights: Vec<f32>,
     bias: Vec<f32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FilterKind {
     Convolution,
     Depthwise,
     Linear,
 }
 
-impl Layer {
+impl RealLayer {
     /// Values stay what they are, and so do scale and zero point.
     fn keeps_params(&self) -> bool {
         matches!(self, Self::MaxPool(_) | Self::Flatten)
@@ -155,9 +158,9 @@ impl Layer {
     fn name(&self) -> &'static str {
         match self {
             Self::Input => "input",
-            Self::Filters(Trained { kind: Kind::Convolution, .. }) => "conv2d",
-            Self::Filters(Trained { kind: Kind::Depthwise, .. }) => "depthwise",
-            Self::Filters(Trained { kind: Kind::Linear, .. }) => "linear",
+            Self::Filters(Trained { kind: FilterKind::Convolution, .. }) => "conv2d",
+            Self::Filters(Trained { kind: FilterKind::Depthwise, .. }) => "depthwise",
+            Self::Filters(Trained { kind: FilterKind::Linear, .. }) => "linear",
             Self::Add => "add",
             Self::AveragePool { window: Some(_), .. } => "average pool",
             Self::AveragePool { window: None, .. } => "global average",
@@ -210,7 +213,7 @@ impl Network {
         let mut all: Vec<Vec<f32>> = memory::room("nodes", self.nodes.len(), 1)?;
         for op in &self.nodes {
             let y = match op.layer {
-                Layer::Input => memory::copied("x", x)?,
+                RealLayer::Input => memory::copied("x", x)?,
                 _ => self.compute(op, batch, &all)?,
             };
             all.push(y);

@@ -5,18 +5,19 @@ use core::fmt;
 
 use super::{
     Network, Node, QuantizedNetwork,
-    integer::{Integer, Step, Values},
+    integer::{IntegerLayer, NodeValues, Step},
 };
 use crate::{
     Error, Sequential, Workspace,
-    gemm::{check_len, check_shape},
+    check::{check_len, check_shape},
     memory,
-    nn::Nhwc,
+    nn::{Layer, Nhwc},
 };
 
 /// How far a quantized network is from the f32 network that it was made of: a line for each node, input first, which
 /// [`Display`](fmt::Display) makes a table of.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Report {
     /// One for each node.
     pub layers: Vec<LayerReport>,
@@ -24,6 +25,7 @@ pub struct Report {
 
 /// Of one node.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct LayerReport {
     /// The node.
     pub node: Node,
@@ -87,8 +89,8 @@ impl QuantizedNetwork {
         self.run(&Sequential, x, &mut out, &mut scratch, |index, values| {
             let (step, expected) = (&self.steps[index], &expected[index]);
             let sqnr_db = match values {
-                Values::Real(real) => sqnr(expected, real),
-                Values::Bytes(bytes) => sqnr(expected, &self.real(step, bytes)?),
+                NodeValues::Real(real) => sqnr(expected, real),
+                NodeValues::Bytes(bytes) => sqnr(expected, &self.real(step, bytes)?),
             };
             let (node, name, shape) = (Node(index), step.name, step.shape);
             layers.push(LayerReport { node, name, shape, sqnr_db, alone_db: sqnr_db });
@@ -111,7 +113,7 @@ impl QuantizedNetwork {
         let [a, b] = quantized;
         let (a, b) = (a?, b?);
         let mut scratch = Workspace::with_size(step.workspace_size(shape, &Sequential)?)?;
-        if let Integer::Last(_) = step.layer {
+        if let IntegerLayer::Last(_) = step.layer {
             let mut real = memory::zeroed("output of a node", batch, step.values())?;
             step.run(&Sequential, [&a, &b], shape, &mut [], &mut real, &mut scratch)?;
             return Ok(real);

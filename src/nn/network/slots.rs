@@ -18,7 +18,7 @@ pub(super) struct Slots {
 }
 
 /// What is to be known of a node.
-pub(super) struct Output {
+pub(super) struct NodeOutput {
     pub inputs: [usize; 2],
     /// Bytes for one example.
     pub size: usize,
@@ -31,7 +31,7 @@ impl Slots {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
-    pub fn new(outputs: &[Output]) -> Result<Self, Error> {
+    pub fn new(outputs: &[NodeOutput]) -> Result<Self, Error> {
         let what = "nodes";
         // The node whose slot a node's output lies in, and the last node that reads it.
         let mut owners: Vec<usize> = memory::room(what, outputs.len(), 1)?;
@@ -111,12 +111,12 @@ mod tests {
             (seed >> 8) as usize % n
         };
         for _ in 0..200 {
-            let mut outputs = vec![Output { inputs: [0, 0], size: 1 + below(9), alias: false }];
+            let mut outputs = vec![NodeOutput { inputs: [0, 0], size: 1 + below(9), alias: false }];
             for index in 1..2 + below(12) {
                 let (inputs, alias) = ([below(index), below(index)], below(4) == 0);
                 let inputs = if alias { [inputs[0]; 2] } else { inputs };
                 let size = if alias { outputs[inputs[0]].size } else { 1 + below(9) };
-                outputs.push(Output { inputs, size, alias });
+                outputs.push(NodeOutput { inputs, size, alias });
             }
             let slots = Slots::new(&outputs).unwrap();
             let mut owners: Vec<usize> = (0..outputs.len()).collect();
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_chain_takes_two() {
-        let chain = |i: usize| Output { inputs: [i.saturating_sub(1); 2], size: 64, alias: false };
-        let outputs: Vec<Output> = (0..9).map(chain).collect();
+        let chain = |i: usize| NodeOutput { inputs: [i.saturating_sub(1); 2], size: 64, alias: false };
+        let outputs: Vec<NodeOutput> = (0..9).map(chain).collect();
         let slots = Slots::new(&outputs).unwrap();
         assert_eq!(slots.total(1), Some(128));
         assert_eq!(slots.total(usize::MAX / 64), None);

@@ -5,6 +5,7 @@ use crate::quant::QParams;
 
 /// What quantization does to a distribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Quality {
     /// Mean of the squared differences between values and what they become.
     pub mse: f64,

@@ -13,7 +13,7 @@ pub use moving_average::{MovingAverage, MovingAverageState};
 pub use per_channel::PerChannel;
 
 use super::{Interval, Levels, QParams, Scheme, engine::Engine};
-use crate::{Error, kernels::slices::Extent};
+use crate::{Error, kernels::vectors::extent::Extent};
 
 /// Something that is shown calibration data and then says which range of reals to quantize.
 ///
@@ -97,6 +97,7 @@ pub trait Observer {
 /// What an observer does with NaN and infinities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub enum NonFinite {
     /// Refuses the piece that holds one.
     #[default]

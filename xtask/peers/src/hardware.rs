@@ -3,12 +3,10 @@
 use std::hint::black_box;
 
 use anyhow::Result;
+use bench_support::instruction;
 use i8gemm::Kernel;
 
-use crate::{
-    common::instruction,
-    pairs::{Clock, Contender},
-};
+use crate::pairs::{Clock, Contender};
 
 /// A kernel's multiply instruction in registers, on every thread of the current pool.
 pub struct Ceiling {

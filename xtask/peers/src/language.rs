@@ -2,12 +2,14 @@
 
 use anyhow::Result;
 use i8gemm::Kernel;
-
-use crate::{
+use i8gemm_examples::language_model::{
     float::Float,
-    hardware::VectorSum,
     int8::Int8,
     model::{Model, Weights},
+};
+
+use crate::{
+    hardware::VectorSum,
     ours::Shape,
     pairs::{self, Effort, Pairs, Timed},
     plan::Opponent,

@@ -1,9 +1,10 @@
 //! Convolutional layers of networks, against the same in f32 on the `gemm` crate.
 
 use anyhow::Result;
+use bench_support::layers::{Block, Conv3x3};
 use i8gemm::{
     Kernel,
-    nn::{Conv2d, DepthwiseConv2d, Filters, Nhwc, StaticConfig, Window},
+    nn::{Conv2d, DepthwiseConv2d, Filters, Images, Layer as _, Nhwc, StaticConfig, Window},
     quant::QParams,
 };
 
@@ -11,7 +12,6 @@ use crate::{
     ours::Shape,
     pairs::{Contender, Timed},
     plan::{Opponent, REQUANTIZED},
-    real,
 };
 
 /// A layer or a block on a square image.
@@ -78,10 +78,10 @@ pub fn with<R>(
         let mut between = vec![0; x.len()];
         let mut scratch = pointwise.workspace(shape)?;
         scratch.grow(depthwise.workspace_size(shape)?)?;
-        let mut theirs = real::Block::new(gemm_f32, size, inputs, outputs);
+        let mut theirs = Block::new(gemm_f32, size, inputs, outputs);
         let ours = || {
-            let shape = depthwise.forward(&x, shape, &mut between, &mut scratch)?;
-            pointwise.forward(&between, shape, &mut y, &mut scratch)?;
+            let shape = depthwise.forward(Images::new(&x, shape)?, &mut between, &mut scratch)?;
+            pointwise.forward(Images::new(&between, shape)?, &mut y, &mut scratch)?;
             Ok(())
         };
         let mut theirs = Timed { work, call: || (theirs.run(), Ok(())).1 };
@@ -90,9 +90,9 @@ pub fn with<R>(
     let filters = Filters::new(inputs, outputs, three);
     let conv = Conv2d::<u8, u8>::new(filters, &weights(9 * inputs * outputs), None, config)?;
     let mut scratch = conv.workspace(shape)?;
-    let mut theirs = real::Conv3x3::new(gemm_f32, size, inputs, outputs);
+    let mut theirs = Conv3x3::new(gemm_f32, size, inputs, outputs);
     let ours = || {
-        conv.forward(&x, shape, &mut y, &mut scratch)?;
+        conv.forward(Images::new(&x, shape)?, &mut y, &mut scratch)?;
         Ok(())
     };
     let mut theirs = Timed { work, call: || (theirs.run(), Ok(())).1 };

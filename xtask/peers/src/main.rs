@@ -2,34 +2,23 @@
 //!
 //! `cargo xtask bench` runs this and turns the lines into tables and charts.
 
-#[path = "../../../benches/common/mod.rs"]
-mod common;
 mod cores;
-#[path = "../../../examples/language_model/float.rs"]
-mod float;
 mod hardware;
 mod in_process;
-#[path = "../../../examples/language_model/int8.rs"]
-mod int8;
 mod language;
 mod layers;
-#[path = "../../src/bench/measurement.rs"]
-mod measurement;
-#[path = "../../../examples/language_model/model.rs"]
-#[allow(dead_code, reason = "the example also loads and tells sizes")]
-mod model;
 mod ours;
 mod pairs;
 mod plan;
-#[path = "../../../examples/language_model/pool.rs"]
-mod pool;
 mod python;
-#[path = "../../../benches/common/layers.rs"]
-mod real;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
+use bench_support::{
+    measurement::{Measurement, Message},
+    median,
+};
 use clap::Parser;
 use i8gemm::Kernel;
 
@@ -37,7 +26,6 @@ use hardware::{Ceiling, VectorSum};
 use in_process::{GemmF32, Gemmkit, InProcess, Rten, Tract};
 use language::{Models, TEXTS, Text};
 use layers::{LAYERS, Layer};
-use measurement::{Measurement, Message};
 use ours::Operands;
 use pairs::{Contender, Effort};
 use plan::{Opponent, Row};
@@ -314,7 +302,7 @@ impl Ring {
         for _ in 0..self.effort.pairs {
             rates.push(10.0 * ceiling.work() / ceiling.seconds(10, clock)? / 1e9);
         }
-        Ok(Some(common::median(&mut rates)))
+        Ok(Some(median(&mut rates)))
     }
 
     /// Measures one pair; none if there is nothing to measure against on this machine.

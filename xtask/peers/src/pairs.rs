@@ -4,8 +4,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::common;
-
 /// Something that can be timed.
 pub trait Contender {
     /// Multiply-adds of a call; for memory, the weights that a call reads.
@@ -62,9 +60,9 @@ impl Clock {
     pub fn time(self, work: impl FnOnce()) -> f64 {
         match self {
             Self::Thread => {
-                let start = common::now();
+                let start = bench_support::now();
                 work();
-                common::now() - start
+                bench_support::now() - start
             }
             Self::Wall => {
                 let start = Instant::now();
@@ -119,7 +117,7 @@ pub fn pairs(
         peers.push(b);
         ratios.push(a / b);
     }
-    let median = common::median;
+    let median = bench_support::median;
     Ok(Pairs { ours: median(&mut rates), peer: median(&mut peers), ratio: median(&mut ratios) })
 }
 

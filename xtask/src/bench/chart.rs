@@ -3,12 +3,10 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, anyhow};
+use bench_support::measurement::Measurement;
 use plotters::{coord::Shift, prelude::*};
 
-use super::{
-    measurement::Measurement,
-    report::{is_ourselves, thread_counts},
-};
+use super::report::{is_ourselves, thread_counts};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;

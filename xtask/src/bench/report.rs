@@ -8,11 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use bench_support::measurement::Measurement;
 use comfy_table::{CellAlignment, Table, presets};
 use i8gemm::Kernel;
 use serde::Serialize;
-
-use super::measurement::Measurement;
 
 /// What `report.json` holds.
 #[derive(Serialize)]

@@ -102,7 +102,7 @@ pub fn main(workspace: &Workspace, only: Option<&str>, output: &str, json: bool)
     let mut program: Option<Program> = None;
     let mut results = Vec::new();
     for (i, (kernel, shape, name, at_most)) in calls.iter().enumerate() {
-        let program = match program.take().filter(|program| std::ptr::eq(program.target, kernel.target)) {
+        let program = match program.take().filter(|program| std::ptr::eq(program.target, kernel.target())) {
             Some(built) => program.insert(built),
             None => program.insert(Program::build(workspace, &log, kernel)?),
         };
@@ -142,7 +142,7 @@ impl Program {
         let name = if kernel.is_armv7() { "ARMv7" } else { "aarch64" };
         let build = if kernel.is_armv7() { debian::armv7_program } else { debian::aarch64_program };
         let binary = step(&format!("build the calls for {name}"), || build(workspace, log, "one-call"))?;
-        let target = kernel.target;
+        let target = kernel.target();
         let disassembly = loops::disassemble(log, &binary, target)?;
         let tiles = tiles::find(&disassembly, target)?;
         let elf = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
@@ -190,8 +190,8 @@ impl Program {
         let instructions: u64 = two.keys().map(difference).sum();
         let turns = |tile: &&Tile| difference(&tile.addresses[0]) * u64::from(tile.macs());
         // A schedule has the tiles of the kernel it is another schedule of, where it has none of its own.
-        let family = KERNELS.iter().find(|other| other.name == kernel).map(|kernel| kernel.family);
-        let of_family = |tile: &&Tile| Some(tile.kernel.family) == family;
+        let family = KERNELS.iter().find(|other| other.name == kernel).map(Kernel::family);
+        let of_family = |tile: &&Tile| Some(tile.kernel.family()) == family;
         let tile = self.tiles.iter().filter(of_family).max_by_key(turns);
         let tile = tile
             .filter(|tile| turns(tile) > 0)

@@ -7,7 +7,11 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use serde::Deserialize;
 
-use super::{Figure, cores::CORES, tiles::KERNELS};
+use super::{
+    Figure,
+    cores::CORES,
+    tiles::{KERNELS, Kernel},
+};
 
 #[derive(Deserialize)]
 struct Peers {
@@ -43,9 +47,9 @@ pub fn draw(path: &Path, figures: &[Figure]) -> Result<()> {
     let peers = serde_json::from_str::<Peers>(PEERS)?.loops;
     let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
     // Schedules of one kernel share a panel, as they share a CPU's choice.
-    let family = |name: &str| KERNELS.iter().find(|kernel| kernel.name == name).map(|kernel| kernel.family);
+    let family = |name: &str| KERNELS.iter().find(|kernel| kernel.name == name).map(Kernel::family);
     let panels: Vec<&str> =
-        KERNELS.iter().filter(|kernel| kernel.name == kernel.family).map(|kernel| kernel.name).collect();
+        KERNELS.iter().filter(|kernel| kernel.name == kernel.family()).map(|kernel| kernel.name).collect();
     let area = SVGBackend::new(path, (WIDTH, HEIGHT * panels.len() as u32)).into_drawing_area();
     area.fill(&WHITE).map_err(|error| failed(&error))?;
     for (kernel, area) in panels.iter().zip(area.split_evenly((panels.len(), 1))) {

@@ -73,7 +73,7 @@ impl Core {
     fn runs(&self, tile: &Tile) -> bool {
         // The rules of issue slots are those of 64-bit code.
         let has_model = !tile.kernel.is_armv7() || matches!(self.model, Model::LlvmMca { armv7: true });
-        has_model && tile.kernel.feature <= self.feature
+        has_model && tile.kernel.feature() <= self.feature
     }
 
     fn speeds_of(

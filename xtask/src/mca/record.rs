@@ -27,7 +27,7 @@ pub fn compare(workspace: &Workspace, figures: &[Figure], target: Option<&Target
     let mut recorded = read(&path)?.lines().map(parse).collect::<Result<Vec<Figure>>>()?;
     if let Some(target) = target {
         let kernel = |figure: &Figure| KERNELS.iter().find(|kernel| kernel.name == figure.kernel);
-        recorded.retain(|figure| kernel(figure).is_none_or(|kernel| std::ptr::eq(kernel.target, target)));
+        recorded.retain(|figure| kernel(figure).is_none_or(|kernel| std::ptr::eq(kernel.target(), target)));
     }
     Ok(worse(&recorded, figures))
 }

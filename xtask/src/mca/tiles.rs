@@ -2,6 +2,7 @@
 //! of.
 
 use anyhow::{Context, Result, ensure};
+use i8gemm::KernelInfo;
 
 use super::slots::loaded_bits;
 use crate::loops::{self, Instruction, Target, functions, inner_loops, name};
@@ -14,77 +15,60 @@ pub enum Feature {
     I8mm,
 }
 
-/// A kernel whose loops are looked at. Its tiles are found: see [`find`].
+/// A kernel whose loops are looked at: where the disassembly has them. What else there is to know, the library's list says. Its tiles are
+/// found: see [`find`].
 pub struct Kernel {
     pub name: &'static str,
-    /// The kernel that it is another schedule of, or itself: one panel of the chart.
-    pub family: &'static str,
     /// What the symbols of its tiles contain.
     symbol: &'static str,
     /// Columns of its tiles.
     columns: u32,
-    pub feature: Feature,
-    pub target: &'static Target,
 }
 
 impl Kernel {
+    const fn new(name: &'static str, symbol: &'static str, columns: u32) -> Self {
+        Self { name, symbol, columns }
+    }
+
+    /// What the library says of it; of a kernel that it does not have, the tests here say so.
+    fn info(&self) -> &'static KernelInfo {
+        let info = i8gemm::Kernel::catalog().iter().find(|info| info.name == self.name);
+        info.expect("every kernel here is one of the library")
+    }
+
+    /// The kernel that it is another schedule of, or itself: one panel of the chart.
+    pub fn family(&self) -> &'static str {
+        self.info().in_order_of.unwrap_or(self.name)
+    }
+
+    /// The best of what it asks of a CPU.
+    pub fn feature(&self) -> Feature {
+        let has = |feature| self.info().features.contains(&feature);
+        match (has("i8mm"), has("dotprod")) {
+            (true, _) => Feature::I8mm,
+            (false, true) => Feature::Dotprod,
+            (false, false) => Feature::Neon,
+        }
+    }
+
     pub fn is_armv7(&self) -> bool {
-        std::ptr::eq(self.target, &loops::ARMV7)
+        self.info().arch == Some("arm")
+    }
+
+    pub fn target(&self) -> &'static Target {
+        if self.is_armv7() { &loops::ARMV7 } else { &loops::AARCH64 }
     }
 }
 
-/// The one list of kernels. A loop that multiplies and belongs to none of them is an error.
+/// The kernels for ARM. A loop that multiplies and belongs to none of them is an error; where modules are shared, the first takes it.
 pub static KERNELS: &[Kernel] = &[
-    Kernel {
-        name: "neon_i8mm",
-        family: "neon_i8mm",
-        symbol: "kernels::aarch64::i8mm::",
-        columns: 8,
-        feature: Feature::I8mm,
-        target: &loops::AARCH64,
-    },
+    Kernel::new("neon_i8mm", "kernels::aarch64::i8mm::", 8),
     // The rows that it has no tiles of its own for are those of the next one.
-    Kernel {
-        name: "neon_dotprod_a55",
-        family: "neon_dotprod",
-        symbol: "kernels::aarch64::dotprod::tile_a55",
-        columns: 8,
-        feature: Feature::Dotprod,
-        target: &loops::AARCH64,
-    },
-    Kernel {
-        name: "neon_dotprod",
-        family: "neon_dotprod",
-        symbol: "kernels::aarch64::dotprod::",
-        columns: 8,
-        feature: Feature::Dotprod,
-        target: &loops::AARCH64,
-    },
-    // Before the kernel whose module it shares.
-    Kernel {
-        name: "neon_a53",
-        family: "neon",
-        symbol: "kernels::aarch64::neon::tile_a53",
-        columns: 4,
-        feature: Feature::Neon,
-        target: &loops::AARCH64,
-    },
-    Kernel {
-        name: "neon",
-        family: "neon",
-        symbol: "kernels::aarch64::neon::",
-        columns: 4,
-        feature: Feature::Neon,
-        target: &loops::AARCH64,
-    },
-    Kernel {
-        name: "armv7_neon",
-        family: "armv7_neon",
-        symbol: "kernels::arm::tiles::",
-        columns: 4,
-        feature: Feature::Neon,
-        target: &loops::ARMV7,
-    },
+    Kernel::new("neon_dotprod_a55", "kernels::aarch64::dotprod::tile_a55", 8),
+    Kernel::new("neon_dotprod", "kernels::aarch64::dotprod::", 8),
+    Kernel::new("neon_a53", "kernels::aarch64::neon::tile_a53", 4),
+    Kernel::new("neon", "kernels::aarch64::neon::", 4),
+    Kernel::new("armv7_neon", "kernels::arm::tiles::", 4),
 ];
 
 /// Where a loop's last instruction goes.
@@ -105,9 +89,9 @@ pub struct Tile {
 impl Tile {
     /// Products of a turn that the tile wants.
     pub fn macs(&self) -> u32 {
-        let macs: u32 = self.body.iter().map(|text| (self.kernel.target.macs)(text)).sum();
+        let macs: u32 = self.body.iter().map(|text| (self.kernel.target().macs)(text)).sum();
         // `smmla` multiplies two rows by two columns: of one row, half of its products are wanted.
-        if self.kernel.feature == Feature::I8mm && self.rows == 1 { macs / 2 } else { macs }
+        if self.kernel.feature() == Feature::I8mm && self.rows == 1 { macs / 2 } else { macs }
     }
 
     pub fn instructions_per_mac(&self) -> f64 {
@@ -117,13 +101,13 @@ impl Tile {
     /// Registers loaded, for each instruction that multiplies.
     pub fn loads_per_multiply(&self) -> f64 {
         let registers: usize = self.body.iter().map(|text| loaded_registers(text)).sum();
-        let multiplies = self.body.iter().filter(|text| (self.kernel.target.macs)(text) > 0).count();
+        let multiplies = self.body.iter().filter(|text| (self.kernel.target().macs)(text) > 0).count();
         registers as f64 / multiplies as f64
     }
 
     /// Stores: the loop multiplies and adds, and what it puts away is a sum that found no register.
     pub fn spills(&self) -> usize {
-        self.body.iter().filter(|text| (self.kernel.target.stores)(text)).count()
+        self.body.iter().filter(|text| (self.kernel.target().stores)(text)).count()
     }
 
     /// The instructions that multiply and add: what the loop would be if loads and counting were free.
@@ -132,7 +116,7 @@ impl Tile {
         self.body
             .iter()
             .map(String::as_str)
-            .filter(move |text| (self.kernel.target.macs)(text) > 0 || adds(text))
+            .filter(move |text| (self.kernel.target().macs)(text) > 0 || adds(text))
     }
 }
 
@@ -180,7 +164,7 @@ pub fn find(disassembly: &str, target: &'static Target) -> Result<Vec<Tile>> {
             });
         }
     }
-    for kernel in KERNELS.iter().filter(|kernel| std::ptr::eq(kernel.target, target)) {
+    for kernel in KERNELS.iter().filter(|kernel| std::ptr::eq(kernel.target(), target)) {
         ensure!(
             tiles.iter().any(|tile| tile.kernel.name == kernel.name),
             "no loop of {} was found",
@@ -237,7 +221,7 @@ fn tile_name(symbol: &str, kernel: &Kernel) -> (Option<u32>, String) {
 /// Rows of a loop that loads its rows and columns once: `k` bytes of each, for `rows * columns * k` products.
 fn rows_by_loads(body: &[Instruction], kernel: &Kernel) -> Option<u32> {
     let bytes = body.iter().map(|i| loaded_bits(i.text)).sum::<u32>() / 8;
-    let all = macs(body, kernel.target);
+    let all = macs(body, kernel.target());
     // Of one row, `smmla` multiplies twice as much as is wanted.
     [all, all / 2].into_iter().find_map(|macs| {
         let k = (bytes / kernel.columns).checked_sub(macs / kernel.columns.pow(2)).filter(|k| *k > 0)?;
@@ -261,13 +245,23 @@ fn without_destination(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn every_kernel_for_arm_is_looked_at() {
+        let arm =
+            i8gemm::Kernel::catalog().iter().filter(|info| matches!(info.arch, Some("aarch64" | "arm")));
+        let listed: BTreeSet<_> = KERNELS.iter().map(|kernel| kernel.name).collect();
+        assert_eq!(listed, arm.map(|info| info.name).collect());
+    }
 
     #[test]
     fn tiles_are_told_by_their_symbols() {
         let name = |kernel: usize, symbol: &str| tile_name(symbol, &KERNELS[kernel]);
         let path = "i8gemm::kernels::aarch64";
-        let end = "i8gemm::kernels::epilogue::EndI32";
+        let end = "i8gemm::kernels::product::ends::EndI32";
         assert_eq!(name(0, &format!("{path}::i8mm::tile::<{end}, 12, 6>")), (Some(12), String::new()));
         assert_eq!(name(0, &format!("{path}::i8mm::one_row::<{end}>")), (None, String::new()));
         assert_eq!(name(0, &format!("{path}::i8mm::multiply")), (None, String::new()));

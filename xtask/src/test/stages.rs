@@ -7,7 +7,7 @@ mod targets;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use i8gemm::Kernel;
+use i8gemm::{Kernel, KernelInfo};
 
 use super::Stage;
 use crate::{
@@ -29,21 +29,18 @@ const WITH_EXAMPLES: &[&str] =
 const WITHOUT_EXAMPLES: &[&str] = WITH_EXAMPLES.split_last().unwrap().1;
 /// Those tests that differ between kernels. The others ran on this machine, and run once for each emulated architecture.
 const KERNEL_TARGETS: &[&str] = &[
-    "--lib", "--test", "exact", "--test", "bounds", "--test", "defects", "--test", "dispatch", "--test",
-    "conv", "--test", "layers", "--test", "nn",
+    "--lib", "--test", "exact", "--test", "formats", "--test", "bounds", "--test", "defects", "--test",
+    "dispatch", "--test", "conv", "--test", "layers", "--test", "nn",
 ];
 
 /// Features of the two builds without `std`.
 const NO_STD: [(&str, &[&str]); 2] =
     [("alloc", &["--no-default-features", "--features", "alloc"]), ("core", &["--no-default-features"])];
 
-/// The emulated CPUs, and the kernels that each of them has. Written down rather than asked for, so that a feature
-/// which detection misses is a failed pin.
-const AARCH64_CPUS: [(&str, &[&str]); 3] = [
-    ("cortex-a53", &["neon_a53", "neon", "portable"]),
-    ("cortex-a76", &["neon_dotprod", "neon_dotprod_a55"]),
-    ("max", &["neon_i8mm", "neon_dotprod", "neon_dotprod_a55", "neon", "neon_a53"]),
-];
+/// The emulated CPUs, the plainest first, and the features that each has of those that kernels ask for. Written down rather than asked
+/// for, so that a feature which detection misses is a failed pin.
+const AARCH64_CPUS: [(&str, &[&str]); 3] =
+    [("cortex-a53", &["neon"]), ("cortex-a76", &["neon", "dotprod"]), ("max", &["neon", "dotprod", "i8mm"])];
 
 /// Where every test runs; the others get those that differ between kernels.
 const AARCH64_WHOLE: (&str, &str) = ("max", "neon_i8mm");
@@ -78,6 +75,7 @@ pub fn all(quick: bool) -> Vec<Stage> {
         stages.extend(flags::native());
         stages.extend(flags::cross());
         stages.extend(targets::stages());
+        stages.extend(sizes::firmware());
         stages.extend(aarch64());
         stages.extend(armv7());
     }
@@ -150,7 +148,8 @@ fn run_pinned(log: &mut Log, command: &mut Command, kernel: Option<&str>) -> Res
 
 /// A kernel of another architecture, pinned: an error that names the variable, never another kernel.
 fn wrong_pin() -> Stage {
-    let kernel = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon_dotprod" };
+    let elsewhere = |info: &&KernelInfo| info.arch.is_some_and(|arch| arch != std::env::consts::ARCH);
+    let kernel = Kernel::catalog().iter().find(elsewhere).map_or("", |info| info.name);
     let action = move |w: &Workspace, log: &mut Log| {
         let mut command = w.cargo();
         command.env(PIN, kernel).arg("test").args(WITHOUT_EXAMPLES);
@@ -239,11 +238,26 @@ fn aarch64() -> Vec<Stage> {
         spills_aarch64(),
         predicted_aarch64(),
     ];
-    for (cpu, kernels) in AARCH64_CPUS {
-        stages.extend(kernels.iter().map(|kernel| aarch64_run(cpu, kernel, (cpu, *kernel) == AARCH64_WHOLE)));
+    for (cpu, kernel) in aarch64_pairs() {
+        stages.push(aarch64_run(cpu, kernel, (cpu, kernel) == AARCH64_WHOLE));
     }
     stages.push(aarch64_choices());
     stages
+}
+
+/// The emulated CPUs and kernels that are tried together: a kernel on the plainest CPU that has its features, and on the last, which has
+/// all of them, each that needs this architecture.
+fn aarch64_pairs() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let here = |info: &KernelInfo| info.arch.is_none_or(|arch| arch == "aarch64");
+    let last = AARCH64_CPUS.len() - 1;
+    AARCH64_CPUS.iter().enumerate().flat_map(move |(at, (cpu, _))| {
+        let tried = move |info: &&KernelInfo| {
+            let has = |(_, features): &(_, &[&str])| info.features.iter().all(|f| features.contains(f));
+            let plainest = AARCH64_CPUS.iter().position(has);
+            here(info) && (plainest == Some(at) || (at == last && plainest.is_some() && info.arch.is_some()))
+        };
+        Kernel::catalog().iter().filter(tried).map(|info| (*cpu, info.name))
+    })
 }
 
 fn aarch64_choices() -> Stage {
@@ -354,9 +368,15 @@ fn emulated_x86() -> Option<Stage> {
 
 /// Without `std` the crate itself asks whether the operating system saves the registers of AVX2 and AVX-512. The kernel that it then
 /// finds must be the one that the standard library's detection finds here, and on an emulated CPU whose CPUID names AVX2 while nobody
-/// saves its registers, a portable one that runs.
+/// saves its registers, the best that does without them, which runs.
 fn unsaved_x86() -> Option<Stage> {
     const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+    let unsaved = |kernel: &&KernelInfo| {
+        kernel.arch.is_none_or(|arch| arch == "x86_64")
+            && !kernel.features.iter().any(|feature| feature.starts_with("avx"))
+    };
+    // Every target has the last of them.
+    let plain = Kernel::catalog().iter().find(unsaved).map_or("portable", |kernel| kernel.name);
     let build = |w: &Workspace| {
         let mut command = w.cargo();
         command.args(["test", "-p", "i8gemm", "--no-default-features", "--features", "alloc"]);
@@ -376,7 +396,7 @@ fn unsaved_x86() -> Option<Stage> {
     let action = move |w: &Workspace, log: &mut Log| {
         chosen(w, log, Kernel::best()?.name(), None)?;
         chosen(w, log, "avx2", Some("max"))?;
-        chosen(w, log, "portable", Some(UNSAVED))?;
+        chosen(w, log, plain, Some(UNSAVED))?;
         // It runs: an instruction that nobody saves for would end the program here.
         let mut command = build(w);
         command.env(RUNNER, format!("qemu-x86_64-static -cpu {UNSAVED}")).env("QUICKCHECK_TESTS", "2");
@@ -384,7 +404,7 @@ fn unsaved_x86() -> Option<Stage> {
     };
     cfg!(all(target_arch = "x86_64", target_os = "linux")).then(|| {
         Stage::new("unsaved", "registers that nobody saves, no std", action)
-            .on("portable", UNSAVED)
+            .on(plain, UNSAVED)
             .needs("debian")
     })
 }
@@ -395,6 +415,17 @@ const UNSAVED: &str = "max,-xsave";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kernel_has_a_stage() {
+        let stages = all(false);
+        for info in Kernel::catalog() {
+            // This machine's own are asked for; `lacking` names what no CPU here has.
+            let native = info.arch == Some(std::env::consts::ARCH);
+            let tried = stages.iter().any(|stage| stage.kernel == info.name);
+            assert!(native || info.arch == Some("x86_64") || tried, "no stage tries {}", info.name);
+        }
+    }
 
     #[test]
     fn programs_are_told_by_their_source() {

@@ -1,0 +1,29 @@
+//! What the paired measurements share: a clock and the median, and what they measure against.
+
+pub mod instruction;
+pub mod layers;
+pub mod measurement;
+
+use std::time::Duration;
+
+/// Time that this thread has run: being put aside for another program does not count.
+#[cfg(unix)]
+pub fn now() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills the structure it is given.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Time since the first call.
+#[cfg(not(unix))]
+pub fn now() -> Duration {
+    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+    START.elapsed()
+}
+
+/// The middle one; sorts the values.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
