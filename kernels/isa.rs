@@ -15,7 +15,7 @@ use super::x86::{
 use super::{
     depthwise::taps::Taps,
     portable::{depthwise::ScalarTaps, lanes::Scalar4},
-    vectors::{lanes::Lanes, narrow::Narrow},
+    vectors::{lanes::Lanes, narrow::Narrow, pieces::Pieces},
 };
 
 /// An instruction set.
@@ -51,8 +51,8 @@ impl Isa {
 
 /// The types that a function is written over.
 pub(super) trait Types {
-    /// Arithmetic and narrowing.
-    type Lanes: Narrow;
+    /// Arithmetic, narrowing, and bytes in another order.
+    type Lanes: Narrow + Pieces;
     /// Depthwise convolution.
     #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
     type Taps: Taps;

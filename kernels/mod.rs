@@ -187,16 +187,10 @@ pub(crate) struct Kernel {
     pub scratch: fn(k: usize) -> usize,
     /// Bytes from one prepared row of `lhs` to the next.
     pub lhs_stride: fn(k: usize) -> usize,
-    /// Packs the panel of weights that starts at a column, a multiple of `nr`, into i8, and adds up its `nr` columns, those beyond N
-    /// being zeros: the sums of their packed values, and of those of the second half of each step if there is room for them. Safety:
-    /// see [`weights::RhsBytes`].
-    pub pack_rhs: unsafe fn(
-        src: &weights::RhsBytes,
-        first: usize,
-        panel: &mut [i8],
-        sums: &mut [i32],
-        late_sums: &mut [i32],
-    ),
+    /// Packs the panels of weights that start at a column, a multiple of `nr`, into i8, and adds up their columns, those beyond N
+    /// being zeros: the sums of their packed values, and of those of the second half of each step if there is room for them, as there
+    /// may be where [`Kernel::offset`] asks for them. Safety: see [`weights::RhsBytes`]; the CPU has the kernel's features.
+    pub pack_rhs: unsafe fn(src: &weights::RhsBytes, first: usize, to: weights::Panels),
     /// Brings rows of bytes to the kernel's format. Safety: see [`LhsRows`]; `dst` has room for
     /// `rows * lhs_stride(k)` bytes; the CPU has the kernel's features.
     pub pack_lhs: unsafe fn(src: &LhsRows, dst: *mut u8),

@@ -161,6 +161,29 @@ fn buffers_that_end_at_a_protected_page() {
     }
 }
 
+/// Weights in each order, larger than vectors and ragged, and packed ones, that lie against protected pages.
+#[test]
+fn weights_that_end_at_a_protected_page() {
+    let [mut weights, mut panels] = [1 << 17, 1 << 18].map(Guarded::new);
+    for kernel in kernels() {
+        for k in [1, 3, 4, 5, 15, 16, 17, 32, 33, 67] {
+            for n in [1, 7, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 79, 80, 130] {
+                for [k_stride, n_stride] in [[n, 1], [n + 5, 1], [1, k], [1, k + 3], [2 * n + 1, 2]] {
+                    for at_end in [true, false] {
+                        let last = (k - 1) * k_stride + (n - 1) * n_stride;
+                        let w = &*weights.slice::<u8>(last + 1, at_end);
+                        let rhs = Rhs::new(MatRef::new(w, k, n, k_stride, n_stride).unwrap());
+                        for rhs in [rhs, rhs.four_bits(), rhs.two_bits()] {
+                            let size = (PackedRhs::size(kernel, &rhs).unwrap() - 63).next_multiple_of(64);
+                            PackedRhs::pack_into(kernel, &rhs, panels.slice(size, at_end)).unwrap();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Quantizing, requantizing, dequantizing and finding ranges, of slices and parameters that lie against protected pages.
 #[test]
 fn slices_that_end_at_a_protected_page() {

@@ -28,7 +28,6 @@ use super::{
             self, Buffers, End, MicroKernel, TileEnd, TileInput, finish_from_base, group_cols,
             layout::{self, padded},
         },
-        weights::i8::pack_rhs_panel,
     },
     GROUP_COLS,
     dotprod_steps::{
@@ -38,7 +37,7 @@ use super::{
     end_of_panel,
     lanes128::Lanes128,
     next_rows_of_12,
-    pack::pack_panels,
+    pack::{pack_panels, pack_rhs},
 };
 
 const MR: usize = 12;
@@ -71,7 +70,7 @@ const fn entry(id: Id) -> Kernel {
         offset: SumOffset::None,
         scratch: |_| 0,
         lhs_stride: |k| padded(k, KR),
-        pack_rhs: pack_rhs_panel::<NR, KR>,
+        pack_rhs: pack_rhs::<NR, KR>,
         pack_lhs,
         row_sums,
     }

@@ -22,12 +22,11 @@ use super::{
             self, Buffers, End, MicroKernel, TileEnd, TileInput, finish, group_cols,
             layout::{self, padded},
         },
-        weights::i8::pack_rhs_panel,
     },
     GROUP_COLS, blocks, end_of_panel,
     lanes128::Lanes128,
     next_rows_of_12,
-    pack::pack_panels,
+    pack::{pack_panels, pack_rhs},
 };
 
 const MR: usize = 12;
@@ -56,7 +55,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: |k| padded(k, KR),
-    pack_rhs: pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_rhs::<NR, KR>,
     pack_lhs,
     row_sums,
 };

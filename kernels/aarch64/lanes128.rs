@@ -6,6 +6,7 @@ use super::{
     super::vectors::{
         lanes::{Lanes, methods},
         narrow::Narrow,
+        pieces::Pieces,
     },
     opaque,
 };
@@ -198,5 +199,47 @@ unsafe impl Narrow for Lanes128 {
                 }
             }
         }
+    }
+}
+
+// SAFETY: the one piece is read or written whole.
+unsafe impl Pieces for Lanes128 {
+    #[inline(always)]
+    unsafe fn load_pieces(p: *const u8, _stride: usize) -> Self::I {
+        // SAFETY: the CPU has NEON; the caller's pointer.
+        unsafe { vreinterpretq_s32_u8(vld1q_u8(p)) }
+    }
+    #[inline(always)]
+    unsafe fn store_pieces(v: Self::I, p: *mut u8, _stride: usize, count: usize) {
+        if count > 0 {
+            // SAFETY: the CPU has NEON; the caller's pointer.
+            unsafe { vst1q_u8(p, vreinterpretq_u8_s32(v)) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn zip<const BYTES: usize>(a: Self::I, b: Self::I) -> [Self::I; 2] {
+        // SAFETY: the CPU has NEON.
+        unsafe {
+            match BYTES {
+                1 => {
+                    let [a, b] = [vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)];
+                    [vreinterpretq_s32_s8(vzip1q_s8(a, b)), vreinterpretq_s32_s8(vzip2q_s8(a, b))]
+                }
+                2 => {
+                    let [a, b] = [vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)];
+                    [vreinterpretq_s32_s16(vzip1q_s16(a, b)), vreinterpretq_s32_s16(vzip2q_s16(a, b))]
+                }
+                4 => [vzip1q_s32(a, b), vzip2q_s32(a, b)],
+                _ => {
+                    let [a, b] = [vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)];
+                    [vreinterpretq_s32_s64(vzip1q_s64(a, b)), vreinterpretq_s32_s64(vzip2q_s64(a, b))]
+                }
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_fours(sums: Self::I, bytes: Self::I) -> Self::I {
+        // SAFETY: the CPU has NEON.
+        unsafe { vpadalq_s16(sums, vpaddlq_s8(vreinterpretq_s8_s32(bytes))) }
     }
 }

@@ -35,11 +35,10 @@ use super::{
             layout::{self, padded},
             next_part,
         },
-        weights::i8::pack_rhs_panel,
     },
     GROUP_COLS, end_of_panel,
     lanes128::Lanes128,
-    pack::pack_panels,
+    pack::{pack_panels, pack_rhs},
 };
 
 const MR: usize = 4;
@@ -73,7 +72,7 @@ const fn kernel(id: Id) -> Kernel {
         offset: SumOffset::SecondHalves,
         scratch: |_| 0,
         lhs_stride: |k| padded(k, KR),
-        pack_rhs: pack_rhs_panel::<NR, KR>,
+        pack_rhs: pack_rhs::<NR, KR>,
         pack_lhs,
         row_sums,
     }

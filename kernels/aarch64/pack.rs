@@ -1,8 +1,21 @@
-//! Packing of `lhs` into panels of rows, for every kernel of 64-bit ARM.
+//! Packing for every kernel of 64-bit ARM: of weights, and of `lhs` into panels of rows.
 
 use core::arch::{aarch64::*, asm};
 
-use super::super::{LhsRows, product::layout::padded};
+use super::super::{
+    LhsRows,
+    product::layout::padded,
+    weights::{self, Panels, RhsBytes},
+};
+use super::lanes128::Lanes128;
+
+/// # Safety
+/// As [`super::super::Kernel::pack_rhs`].
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn pack_rhs<const NR: usize, const KR: usize>(src: &RhsBytes, first: usize, to: Panels) {
+    // SAFETY: the caller's; the CPU has NEON.
+    unsafe { weights::panels::pack_panels::<Lanes128, NR, KR>(src, first, to) }
+}
 
 /// `zip1` of 64-bit elements. The compiler makes an insertion of it, and copies the register that it would destroy.
 #[inline(always)]

@@ -27,7 +27,7 @@ use super::{
             self, Buffers, End, Makes, Sums, SumsKernel, TileEnd, TileInput, ToMemory, finish_sums,
             group_cols, layout::padded, next_part,
         },
-        weights::i8::pack_rhs_panel,
+        weights::i8::pack_bytes,
     },
     ends::{HALF_EVEN, HalfEven, SUMS, add_products},
     pack::{pack_lhs, row_sums},
@@ -52,7 +52,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     offset: SumOffset::SecondHalves,
     scratch: |_| 0,
     lhs_stride: |k| padded(k, KR),
-    pack_rhs: pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_bytes::<NR, KR>,
     pack_lhs,
     row_sums,
 };

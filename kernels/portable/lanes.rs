@@ -3,6 +3,7 @@
 use super::super::vectors::{
     lanes::{Lanes, methods},
     narrow::PlainNarrow,
+    pieces::Pieces,
 };
 
 /// Four lanes of plain arithmetic.
@@ -79,3 +80,34 @@ unsafe impl Lanes for Scalar4 {
 }
 
 impl PlainNarrow for Scalar4 {}
+
+// SAFETY: the one piece is read or written whole.
+unsafe impl Pieces for Scalar4 {
+    #[inline(always)]
+    unsafe fn load_pieces(p: *const u8, _stride: usize) -> Self::I {
+        // SAFETY: the caller's.
+        unsafe { Self::load_i(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_pieces(v: Self::I, p: *mut u8, _stride: usize, count: usize) {
+        if count > 0 {
+            // SAFETY: the caller's.
+            unsafe { Self::store_i(v, p.cast()) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn zip<const BYTES: usize>(a: Self::I, b: Self::I) -> [Self::I; 2] {
+        let [a, b] = [a, b].map(bytemuck::cast::<_, [u8; 16]>);
+        [0, 8].map(|half| {
+            bytemuck::cast(core::array::from_fn::<u8, 16, _>(|at| {
+                let from = if (at / BYTES).is_multiple_of(2) { &a } else { &b };
+                from[half + at / (2 * BYTES) * BYTES + at % BYTES]
+            }))
+        })
+    }
+    #[inline(always)]
+    unsafe fn add_fours(sums: Self::I, bytes: Self::I) -> Self::I {
+        let add = |sum: i32, four: [i8; 4]| four.iter().fold(sum, |sum, &x| sum.wrapping_add(i32::from(x)));
+        zip(sums, bytes, |sum, four| add(sum, bytemuck::cast(four)))
+    }
+}

@@ -11,7 +11,7 @@
 use super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     product::{self, Buffers, End, MicroKernel, TileEnd, TileInput, finish, group_cols, layout, next_part},
-    weights::i8::pack_rhs_panel,
+    weights::i8::pack_bytes,
 };
 use lanes::Scalar4;
 
@@ -35,7 +35,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
-    pack_rhs: pack_rhs_panel::<NR, 1>,
+    pack_rhs: pack_bytes::<NR, 1>,
     pack_lhs,
     row_sums,
 };

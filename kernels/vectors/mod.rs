@@ -11,6 +11,7 @@ pub(crate) mod extent;
 pub(crate) mod gates;
 pub(crate) mod lanes;
 pub(crate) mod narrow;
+pub(crate) mod pieces;
 pub(crate) mod quantize;
 pub(crate) mod rounding;
 

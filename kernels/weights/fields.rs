@@ -1,8 +1,8 @@
 //! Weights of fewer than 8 bits: steps share bytes, each value as a code that is `2^(bits - 1)` larger. See [`super`] for the layout.
 
 use super::{
-    super::{Isa, Kernel, isa::compiled, product::layout::padded, vectors::lanes::Lanes},
-    Format, RhsBytes, Unpack,
+    super::{Isa, Kernel, isa::compiled, vectors::lanes::Lanes},
+    Format, Panels, RhsBytes, Unpack,
 };
 
 /// A width, of 4, 2 or 1 bits.
@@ -31,63 +31,88 @@ pub(super) const fn format<W: Width>() -> Format {
 const MAX_STEP: usize = 64;
 /// Steps of i8 that are packed at a time: whole bytes of every width.
 const TURN: usize = 8;
+/// Panels that are packed at a time: the columns of a vector of bytes, on every instruction set.
+const PANELS: usize = 4;
 
 /// # Safety
 /// As [`Pack`](super::Pack).
-unsafe fn pack<W: Width>(
-    kernel: &Kernel,
-    src: &RhsBytes,
-    first: usize,
-    panel: &mut [u8],
-    sums: &mut [i32],
-    late_sums: &mut [i32],
-) {
-    let (nr, kr) = (kernel.nr, kernel.kr);
-    let step = nr * kr;
+unsafe fn pack<W: Width>(kernel: &Kernel, src: &RhsBytes, first: usize, to: Panels) {
+    let (nr, step) = (kernel.nr, kernel.nr * kernel.kr);
     debug_assert!(step <= MAX_STEP, "no kernel has larger steps");
-    let cols = nr.min(src.n - first);
-    sums.fill(0);
-    late_sums.fill(0);
-    let mut wide = [0i8; TURN * MAX_STEP];
-    let (mut turn_sums, mut turn_late_sums) = ([0; MAX_STEP], [0; MAX_STEP]);
-    for (turn, bytes) in panel.chunks_mut(TURN / W::FIELDS * step).enumerate() {
-        let start = turn * TURN * kr;
-        let k = (src.k - start).min(TURN * kr);
-        let late = if late_sums.is_empty() { 0 } else { nr };
-        wide.fill(0);
-        // SAFETY: the caller's; the rows from `start` on are part of the source.
-        unsafe {
-            let src = RhsBytes { ptr: src.ptr.add(start * src.k_stride), k, ..*src };
-            let wide = &mut wide[..padded(k, kr) * nr];
-            (kernel.pack_rhs)(&src, first, wide, &mut turn_sums[..nr], &mut turn_late_sums[..late]);
-        }
-        // Unsigned weights were packed as if they had 8 bits, as `w - 128`, of which zeros beyond K and N have no share.
-        let shift = if src.flip == 0 { 0 } else { 128 - i32::from(W::CODE_OF_ZERO) };
-        let late_k: usize = (0..k).step_by(kr).map(|at| (k - at).min(kr).saturating_sub(kr / 2)).sum();
-        let add = |sums: &mut [i32], turn_sums: &[i32], k: usize| {
-            for (j, (sum, turn)) in sums.iter_mut().zip(turn_sums).enumerate() {
-                *sum = sum.wrapping_add(turn + if j < cols { shift * k as i32 } else { 0 });
-            }
-        };
-        add(sums, &turn_sums, k);
-        add(late_sums, &turn_late_sums, late_k);
-        for (bytes, wide) in bytes.chunks_exact_mut(step).zip(wide.chunks_exact(W::FIELDS * step)) {
-            bytes.fill(0);
-            for (field, wide) in wide.chunks_exact(step).enumerate() {
-                for (byte, &value) in bytes.iter_mut().zip(wide) {
-                    *byte |= code::<W>(value, src.flip) << (field * W::BITS);
+    to.sums.fill(0);
+    to.late_sums.fill(0);
+    let mut wide = [0; PANELS * TURN * MAX_STEP];
+    for at in (0..to.sums.len()).step_by(PANELS * nr) {
+        let columns = at..(at + PANELS * nr).min(to.sums.len());
+        for start in (0..src.k).step_by(TURN * kernel.kr) {
+            let k = (src.k - start).min(TURN * kernel.kr);
+            // SAFETY: the caller's; the rows from `start` on are part of the source.
+            let src = RhsBytes { ptr: unsafe { src.ptr.add(start * src.k_stride) }, k, ..*src };
+            let sums = &mut to.sums[columns.clone()];
+            let late_sums = to.late_sums.get_mut(columns.clone()).unwrap_or_default();
+            // SAFETY: the caller's; the columns from `first + at` on are part of the source.
+            unsafe { pack_wide::<W>(kernel, &src, first + at, &mut wide, sums, late_sums) };
+            let steps = k.div_ceil(kernel.kr);
+            for (panel, wide) in wide.chunks(TURN * step).take(columns.len() / nr).enumerate() {
+                let panel = &mut to.bytes[(at / nr + panel) * to.stride + start * nr / W::FIELDS..];
+                let bytes = panel.chunks_exact_mut(step).take(steps.div_ceil(W::FIELDS));
+                for (bytes, wide) in bytes.zip(wide.chunks_exact(W::FIELDS * step)) {
+                    bytes.fill(0);
+                    for (field, wide) in wide.chunks_exact(step).enumerate() {
+                        for (byte, &value) in bytes.iter_mut().zip(wide) {
+                            *byte |= code::<W>(value, src.flip) << (field * W::BITS);
+                        }
+                    }
                 }
             }
         }
     }
 }
 
+/// Packs a turn of panels in 8 bits, zeros behind those steps that there are, and adds their sums.
+///
+/// # Safety
+/// As [`Pack`](super::Pack), for at most [`PANELS`] panels and [`TURN`] steps.
+unsafe fn pack_wide<W: Width>(
+    kernel: &Kernel,
+    src: &RhsBytes,
+    first: usize,
+    wide: &mut [u8; PANELS * TURN * MAX_STEP],
+    sums: &mut [i32],
+    late_sums: &mut [i32],
+) {
+    let (nr, kr) = (kernel.nr, kernel.kr);
+    let (mut turn_sums, mut turn_late_sums) = ([0; PANELS * MAX_STEP], [0; PANELS * MAX_STEP]);
+    if src.k < TURN * kr {
+        wide.fill(0);
+    }
+    let to = Panels {
+        bytes: &mut wide[..],
+        stride: TURN * nr * kr,
+        sums: &mut turn_sums[..sums.len()],
+        late_sums: &mut turn_late_sums[..late_sums.len()],
+    };
+    // SAFETY: the caller's; there is room for so many panels and steps.
+    unsafe { (kernel.pack_rhs)(src, first, to) };
+    // Unsigned weights were packed as if they had 8 bits, as `w - 128`, of which zeros beyond K and N have no share.
+    let shift = if src.flip == 0 { 0 } else { 128 - i32::from(W::CODE_OF_ZERO) };
+    let late_k: usize = (0..src.k).step_by(kr).map(|at| (src.k - at).min(kr).saturating_sub(kr / 2)).sum();
+    let columns = src.n - first;
+    let add = |sums: &mut [i32], turn_sums: &[i32], k: usize| {
+        for (j, (sum, turn)) in sums.iter_mut().zip(turn_sums).enumerate() {
+            *sum = sum.wrapping_add(turn + if j < columns { shift * k as i32 } else { 0 });
+        }
+    };
+    add(sums, &turn_sums, src.k);
+    add(late_sums, &turn_late_sums, late_k);
+}
+
 /// The code of a weight as it is packed in 8 bits.
-fn code<W: Width>(value: i8, flip: u8) -> u8 {
+fn code<W: Width>(value: u8, flip: u8) -> u8 {
     match (flip, value) {
-        (0, _) => (value as u8 & W::MASK) ^ W::CODE_OF_ZERO,
+        (0, _) => (value & W::MASK) ^ W::CODE_OF_ZERO,
         (_, 0) => W::CODE_OF_ZERO,
-        _ => value as u8 & W::MASK,
+        _ => value & W::MASK,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     super::{Kernel, product::layout::padded},
-    Format, RhsBytes,
+    Format, Panels, RhsBytes,
 };
 
 /// A byte for each weight.
@@ -11,37 +11,43 @@ pub(crate) static I8: Format =
 
 /// # Safety
 /// As [`Pack`](super::Pack).
-unsafe fn pack(
-    kernel: &Kernel,
+unsafe fn pack(kernel: &Kernel, src: &RhsBytes, first: usize, to: Panels) {
+    // SAFETY: the caller's: the source is readable as described, and the panels have room.
+    unsafe { (kernel.pack_rhs)(src, first, to) }
+}
+
+/// Packs panels byte by byte (layout: see [`super`]), as [`Kernel::pack_rhs`] does: one of `NR` columns and steps of `KR` for each `NR` sums.
+/// For kernels whose instruction set has no vectors in Rust, or whose steps are shorter than those.
+///
+/// # Safety
+/// As [`RhsBytes`].
+pub(crate) unsafe fn pack_bytes<const NR: usize, const KR: usize>(src: &RhsBytes, first: usize, to: Panels) {
+    let bytes = padded(src.k, KR) * NR;
+    for (panel, sums) in to.sums.chunks_exact_mut(NR).enumerate() {
+        let late_sums = to.late_sums.get_mut(panel * NR..).unwrap_or_default();
+        let late_sums = late_sums.get_mut(..NR).unwrap_or_default();
+        let packed = &mut to.bytes[panel * to.stride..][..bytes];
+        // SAFETY: the caller's.
+        unsafe { pack_panel::<NR, KR>(src, first + panel * NR, packed, sums, late_sums) }
+    }
+}
+
+/// # Safety
+/// As [`pack_bytes`], for one panel.
+unsafe fn pack_panel<const NR: usize, const KR: usize>(
     src: &RhsBytes,
     first: usize,
     panel: &mut [u8],
     sums: &mut [i32],
     late_sums: &mut [i32],
 ) {
-    // SAFETY: the caller's: the source is readable as described.
-    unsafe { (kernel.pack_rhs)(src, first, bytemuck::cast_slice_mut(panel), sums, late_sums) }
-}
-
-/// Packs the panel that starts at column `first` (layout: see [`super`]) and adds up its columns: [`Kernel::pack_rhs`] of kernels whose panels have `NR` columns and steps of `KR`.
-///
-/// # Safety
-/// The source is readable as described.
-pub(crate) unsafe fn pack_rhs_panel<const NR: usize, const KR: usize>(
-    src: &RhsBytes,
-    first: usize,
-    panel: &mut [i8],
-    sums: &mut [i32],
-    late_sums: &mut [i32],
-) {
-    debug_assert_eq!(panel.len(), padded(src.k, KR) * NR);
     let cols = NR.min(src.n - first);
     let (mut all, mut late) = ([0i32; NR], [0i32; NR]);
     for (step, chunk) in panel.chunks_exact_mut(NR * KR).enumerate() {
         let k0 = step * KR;
         let depth = KR.min(src.k - k0);
         if cols == NR && depth == KR {
-            // Whole steps with constant bounds, which the compiler unrolls and vectorizes.
+            // Whole steps with constant bounds, which the compiler unrolls.
             // SAFETY: rows `k0 .. k0 + KR` and columns `first .. first + NR` lie inside the source.
             unsafe {
                 let at = src.ptr.add(k0 * src.k_stride + first * src.n_stride);
@@ -59,14 +65,14 @@ pub(crate) unsafe fn pack_rhs_panel<const NR: usize, const KR: usize>(
                 for t in 0..depth {
                     // SAFETY: as above, within the ragged edge.
                     let byte = unsafe { *src.ptr.add((k0 + t) * src.k_stride + (first + j) * src.n_stride) };
-                    chunk[j * KR + t] = (byte ^ src.flip) as i8;
+                    chunk[j * KR + t] = byte ^ src.flip;
                 }
             }
         }
         for j in 0..NR {
             let column = &chunk[j * KR..][..KR];
             let (head, tail) = column.split_at(KR / 2);
-            let add = |values: &[i8]| values.iter().map(|&v| i32::from(v)).sum::<i32>();
+            let add = |values: &[u8]| values.iter().map(|&v| i32::from(v as i8)).sum::<i32>();
             let tail = add(tail);
             all[j] = all[j].wrapping_add(add(head) + tail);
             late[j] = late[j].wrapping_add(tail);
@@ -80,14 +86,14 @@ pub(crate) unsafe fn pack_rhs_panel<const NR: usize, const KR: usize>(
 
 #[inline(always)]
 fn copy_step<const NR: usize, const KR: usize>(
-    chunk: &mut [i8],
+    chunk: &mut [u8],
     byte: impl Fn(usize, usize) -> u8,
     flip: u8,
 ) {
     let chunk = &mut chunk[..NR * KR];
     for j in 0..NR {
         for t in 0..KR {
-            chunk[j * KR + t] = (byte(j, t) ^ flip) as i8;
+            chunk[j * KR + t] = byte(j, t) ^ flip;
         }
     }
 }

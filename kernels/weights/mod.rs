@@ -21,19 +21,28 @@ mod fields;
 pub(crate) mod i2;
 pub(crate) mod i4;
 pub(crate) mod i8;
+pub(super) mod panels;
 
 use super::{Isa, Job, Kernel, Multiply};
 
-/// Packs the panel of weights that starts at a column, a multiple of the kernel's `nr`, and adds up its `nr` columns, as
-/// [`Kernel::pack_rhs`] does. Safety: see [`RhsBytes`].
-pub(crate) type Pack = unsafe fn(
-    kernel: &Kernel,
-    src: &RhsBytes,
-    first: usize,
-    panel: &mut [u8],
-    sums: &mut [i32],
-    late_sums: &mut [i32],
-);
+/// Packs the panels of weights that start at a column, a multiple of the kernel's `nr`, and adds up their columns, as
+/// [`Kernel::pack_rhs`] does. Safety: as that.
+pub(crate) type Pack = unsafe fn(kernel: &Kernel, src: &RhsBytes, first: usize, to: Panels);
+
+/// Columns that are packed at once, of as many panels as that takes: a cache line of a row of weights is then read once.
+pub(crate) const PACKED_COLS: usize = 64;
+
+/// Where adjacent panels go, and the sums of their columns.
+pub(crate) struct Panels<'a> {
+    /// From the first byte of the first panel on.
+    pub bytes: &'a mut [u8],
+    /// Bytes from one panel to the next.
+    pub stride: usize,
+    /// Of all columns, by which panels are counted.
+    pub sums: &'a mut [i32],
+    /// Of the second halves of steps; or none.
+    pub late_sums: &'a mut [i32],
+}
 
 /// How weights are stored.
 #[derive(Debug)]
@@ -44,7 +53,7 @@ pub(crate) struct Format {
     pub min: [i32; 2],
     /// Largest weight, of signed and of unsigned ones.
     pub max: [i32; 2],
-    /// Packs a panel.
+    /// Packs panels.
     pub pack: Pack,
     /// What makes panels of i8 of panels, unless they are that already.
     pub unpack: Option<fn(Isa) -> Unpack>,
@@ -117,10 +126,11 @@ impl Unpacking {
 
 /// Source of weights: element (k, n) of K x N bytes lies at `k * k_stride + n * n_stride`.
 ///
-/// Safety contract of the functions that pack a panel of it:
+/// Safety contract of the functions that pack panels of it:
 /// - every element is readable;
-/// - `first` is a multiple of `nr` below `n`, the panel as many bytes as its `nr` columns take, K padded;
-/// - `sums` has room for `nr` sums, `late_sums` too or none.
+/// - `first` is a multiple of `nr`; there are sums for at most [`PACKED_COLS`] columns, whole panels, and each begins below `n`; as many
+///   late sums or none;
+/// - each panel has room for as many bytes as its `nr` columns take, K padded.
 #[derive(Clone, Copy)]
 pub(crate) struct RhsBytes {
     pub ptr: *const u8,

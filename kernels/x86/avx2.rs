@@ -24,12 +24,12 @@ use super::super::{
         layout::{self, padded},
         next_part,
     },
-    weights::i8::pack_rhs_panel,
 };
 use super::{
     avx2_loops::{ALIGNED, BYTES, KR, NR, SHORT, WIDENED, multiply_add},
     detect, fetch_output_row,
     lanes256::Lanes256,
+    pack::pack_rhs_256,
     sums,
 };
 
@@ -74,7 +74,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
         if k <= WIDEN_TO_K { (2 * padded(k, KR) * NR * WIDENED_GROUP).next_multiple_of(64) } else { 0 }
     },
     lhs_stride,
-    pack_rhs: pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_rhs_256::<NR, KR>,
     pack_lhs,
     row_sums,
 };

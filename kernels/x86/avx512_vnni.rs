@@ -21,9 +21,8 @@ use super::super::{
         self, Buffers, End, MicroKernel, TileEnd, TileInput, correct, each, finish_from_base, group_cols,
         layout, next_part,
     },
-    weights::i8::pack_rhs_panel,
 };
-use super::{detect, fetch_output_row, lanes512::Lanes512, sums, tail_word};
+use super::{detect, fetch_output_row, lanes512::Lanes512, pack::pack_rhs_512, sums, tail_word};
 
 const KR: usize = 4;
 
@@ -46,7 +45,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     flips_lhs: detect::is_amd,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
-    pack_rhs: pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_rhs_512::<NR, KR>,
     pack_lhs,
     row_sums,
 };

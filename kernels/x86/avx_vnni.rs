@@ -14,9 +14,8 @@ use core::arch::x86_64::*;
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     product::{self, Buffers, End, MicroKernel, TileEnd, TileInput, finish, group_cols, layout, next_part},
-    weights::i8::pack_rhs_panel,
 };
-use super::{detect, lanes256::Lanes256, sums, tail_word};
+use super::{detect, lanes256::Lanes256, pack::pack_rhs_256, sums, tail_word};
 
 const MR: usize = 6;
 const NR: usize = 16;
@@ -36,7 +35,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     offset: SumOffset::None,
     scratch: |_| 0,
     lhs_stride: layout::byte_row_stride,
-    pack_rhs: pack_rhs_panel::<NR, KR>,
+    pack_rhs: pack_rhs_256::<NR, KR>,
     pack_lhs,
     row_sums,
 };

@@ -6,6 +6,7 @@ use super::{
     super::vectors::{
         lanes::{Lanes, methods},
         narrow::Narrow,
+        pieces::Pieces,
     },
     narrow::{ByteRange, narrow},
 };
@@ -237,5 +238,46 @@ unsafe fn saturate(v: __m256i) -> __m256i {
         let min = _mm256_set1_epi64x(i32::MIN as i64);
         let v = _mm256_blendv_epi8(v, max, _mm256_cmpgt_epi64(v, max));
         _mm256_blendv_epi8(v, min, _mm256_cmpgt_epi64(min, v))
+    }
+}
+
+// SAFETY: pieces are read or written where they are said to be.
+unsafe impl Pieces for Lanes256 {
+    #[inline(always)]
+    unsafe fn load_pieces(p: *const u8, stride: usize) -> Self::I {
+        // SAFETY: the CPU has AVX2; two pieces are readable.
+        unsafe { _mm256_loadu2_m128i(p.add(stride).cast(), p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_pieces(v: Self::I, p: *mut u8, stride: usize, count: usize) {
+        // SAFETY: the CPU has AVX2; the caller gives room for the pieces that are stored.
+        unsafe {
+            if count > 0 {
+                _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(v));
+            }
+            if count > 1 {
+                _mm_storeu_si128(p.add(stride).cast(), _mm256_extracti128_si256::<1>(v));
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn zip<const BYTES: usize>(a: Self::I, b: Self::I) -> [Self::I; 2] {
+        // SAFETY: the CPU has AVX2.
+        unsafe {
+            match BYTES {
+                1 => [_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)],
+                2 => [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)],
+                4 => [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)],
+                _ => [_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)],
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_fours(sums: Self::I, bytes: Self::I) -> Self::I {
+        // SAFETY: the CPU has AVX2. Sums of two i8 do not saturate.
+        unsafe {
+            let twos = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+            _mm256_add_epi32(sums, _mm256_madd_epi16(twos, _mm256_set1_epi16(1)))
+        }
     }
 }

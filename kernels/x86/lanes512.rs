@@ -6,6 +6,7 @@ use super::{
     super::vectors::{
         lanes::{Lanes, methods},
         narrow::Narrow,
+        pieces::Pieces,
     },
     narrow::{ByteRange, narrow},
 };
@@ -169,5 +170,54 @@ unsafe fn narrow(low: __m512i, high: __m512i) -> __m512i {
     unsafe {
         let low = _mm512_castsi256_si512(_mm512_cvtsepi64_epi32(low));
         _mm512_inserti64x4::<1>(low, _mm512_cvtsepi64_epi32(high))
+    }
+}
+
+// SAFETY: pieces are read or written where they are said to be.
+unsafe impl Pieces for Lanes512 {
+    methods! {
+        add_fours(sums: Self::I, bytes: Self::I) -> Self::I = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), bytes);
+    }
+
+    #[inline(always)]
+    unsafe fn load_pieces(p: *const u8, stride: usize) -> Self::I {
+        // SAFETY: the CPU has AVX-512; four pieces are readable.
+        unsafe {
+            let piece = |i: usize| _mm_loadu_si128(p.add(i * stride).cast());
+            let v = _mm512_castsi128_si512(piece(0));
+            let v = _mm512_inserti32x4::<1>(v, piece(1));
+            let v = _mm512_inserti32x4::<2>(v, piece(2));
+            _mm512_inserti32x4::<3>(v, piece(3))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pieces(v: Self::I, p: *mut u8, stride: usize, count: usize) {
+        // SAFETY: the CPU has AVX-512; the caller gives room for the pieces that are stored.
+        unsafe {
+            if count > 0 {
+                _mm_storeu_si128(p.cast(), _mm512_castsi512_si128(v));
+            }
+            if count > 1 {
+                _mm_storeu_si128(p.add(stride).cast(), _mm512_extracti32x4_epi32::<1>(v));
+            }
+            if count > 2 {
+                _mm_storeu_si128(p.add(2 * stride).cast(), _mm512_extracti32x4_epi32::<2>(v));
+            }
+            if count > 3 {
+                _mm_storeu_si128(p.add(3 * stride).cast(), _mm512_extracti32x4_epi32::<3>(v));
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn zip<const BYTES: usize>(a: Self::I, b: Self::I) -> [Self::I; 2] {
+        // SAFETY: the CPU has AVX-512.
+        unsafe {
+            match BYTES {
+                1 => [_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b)],
+                2 => [_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)],
+                4 => [_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)],
+                _ => [_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)],
+            }
+        }
     }
 }

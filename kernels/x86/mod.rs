@@ -10,6 +10,7 @@ mod detect;
 pub(super) mod lanes256;
 pub(super) mod lanes512;
 mod narrow;
+mod pack;
 mod sums;
 
 use super::product::{End, TileEnd};

@@ -166,7 +166,14 @@ impl<'a, T: Operand> Rhs<'a, T> {
     /// Every weight fits its bits.
     pub(crate) fn check_values(&self) -> Result<(), Error> {
         let [min, max] = self.range();
-        if (min, max) == (T::MIN, T::MAX) || self.matrix.cols() == 0 {
+        if (min, max) == (T::MIN, T::MAX) || self.matrix.rows() == 0 || self.matrix.cols() == 0 {
+            return Ok(());
+        }
+        // Lines of adjacent weights are looked at whole, which compilers make vectors of; then one by one, for the first that is wrong.
+        let lines = if self.matrix.col_stride() == 1 { self.matrix } else { self.matrix.transpose() };
+        let fits = |&value: &T| (value.widen() - min) as u32 <= (max - min) as u32;
+        let all_fit = |line: &[T]| line.iter().fold(true, |all, value| all & fits(value));
+        if (0..lines.rows()).all(|line| lines.row_slice(line).is_some_and(all_fit)) {
             return Ok(());
         }
         for row in 0..self.matrix.rows() {
