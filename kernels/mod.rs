@@ -183,7 +183,7 @@ pub(crate) struct Kernel {
     /// Whether the sum that the kernel computes lacks a per-column constant, which it takes from
     /// [`Epilogue::sum_offset`].
     pub offset: SumOffset,
-    /// Bytes of scratch that a product needs for a depth of `k`; a multiple of 64.
+    /// Bytes of scratch that a product needs for a depth of at most `k`; a multiple of 64.
     pub scratch: fn(k: usize) -> usize,
     /// Bytes from one prepared row of `lhs` to the next.
     pub lhs_stride: fn(k: usize) -> usize,

@@ -1,5 +1,6 @@
 //! Threads, if the caller hands them in: nothing here or below starts one by itself.
 
+use core::ops::Range;
 #[cfg(target_has_atomic = "ptr")]
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,11 +23,12 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 /// }
 /// ```
 pub trait Executor {
-    /// How many calls can make progress at once: work is split into at most this many parts. At least 1.
+    /// How many calls can make progress at once: work is given to at most this many. At least 1.
     fn threads(&self) -> usize;
 
-    /// Calls `task` `count` times, from whichever threads, and returns when all calls have returned. Each call takes
-    /// the next part of the work; should there be fewer calls than promised, the caller's thread does the rest.
+    /// Calls `task` `count` times, from whichever threads, and returns when all calls have returned. Each call does parts of the work
+    /// until none is left, so that threads of unequal cores are done at the same time; should there be fewer calls than promised, the
+    /// others and the caller's thread do the rest.
     fn run(&self, count: usize, task: &(dyn Fn() + Sync));
 }
 
@@ -75,46 +77,177 @@ impl Executor for Rayon {
     }
 }
 
-/// Runs `part(0) .. part(count - 1)`, each exactly once, on the executor.
-pub(crate) fn run_parts(executor: &(impl Executor + ?Sized), count: usize, part: impl Fn(usize) + Sync) {
-    // Parts are numbered here and not by the executor: an executor that calls too often or too seldom, which safe code
+/// Fewest multiply-adds that are worth waking a thread for.
+const MIN_MACS_PER_WORKER: usize = 1 << 16;
+
+/// Fewest multiply-adds of a part, where there are more parts than workers: beside these, taking it is little.
+const MIN_MACS_PER_PART: usize = 1 << 16;
+
+/// Parts for each worker, at most: the last part of the slowest core is what all others wait for.
+const PARTS_PER_WORKER: usize = 16;
+
+/// Of so many threads, those that there is enough work for.
+pub(crate) fn worthwhile(macs: usize, threads: usize) -> usize {
+    threads.min(macs / MIN_MACS_PER_WORKER).max(1)
+}
+
+/// Parts that so much work is worth being cut in, for so many workers.
+pub(crate) fn most_parts(macs: usize, workers: usize) -> usize {
+    (macs / MIN_MACS_PER_PART).min(workers.saturating_mul(PARTS_PER_WORKER)).max(workers)
+}
+
+/// Has parts `0..count` of some work done, each exactly once: calls `work(worker, runs)` for at most `workers` workers, on the
+/// executor's threads, each with the runs of parts that it is to do. No two calls that are under way have the same worker.
+pub(crate) fn run_parts(
+    executor: &(impl Executor + ?Sized),
+    workers: usize,
+    count: usize,
+    work: impl Fn(usize, Runs) + Sync,
+) {
+    // Workers and parts are numbered here and not by the executor: an executor that calls too often or too seldom, which safe code
     // may do, must not make two threads write one output.
     #[cfg(target_has_atomic = "ptr")]
-    if count > 1 {
-        let parts = PartNumbers::new(count);
-        executor.run(count, &|| {
-            if let Some(index) = parts.take() {
-                part(index);
-            }
-        });
-        while let Some(index) = parts.take() {
-            part(index);
-        }
-        return;
+    if workers > 1 {
+        return share(executor, workers, count, &work);
     }
-    let _ = executor;
-    (0..count).for_each(part);
+    let _ = (executor, workers);
+    work(0, Runs { shares: None, home: 0, left: 0..count });
 }
 
-/// The numbers of parts, each given away once.
+/// As [`run_parts`], for several workers. Not inlined: the shares need some of the stack, which a single thread has no use for.
 #[cfg(target_has_atomic = "ptr")]
-struct PartNumbers {
-    next: AtomicUsize,
+#[inline(never)]
+fn share(
+    executor: &(impl Executor + ?Sized),
+    workers: usize,
     count: usize,
+    work: &(impl Fn(usize, Runs) + Sync),
+) {
+    let (numbers, shares) = (Numbers::new(0..workers), Shares::new(workers, count));
+    let runs = |worker: usize| Runs { shares: Some(&shares), home: shares.home(worker), left: 0..0 };
+    executor.run(workers, &|| {
+        if let Some(worker) = numbers.take(|_| 1) {
+            work(worker.start, runs(worker.start));
+        }
+    });
+    // All calls have returned: no worker is at work.
+    work(0, runs(0));
+}
+
+/// The runs of consecutive parts that are given to a worker, one after the other.
+pub(crate) struct Runs<'a> {
+    /// Where they come from, if there are other workers.
+    shares: Option<&'a Shares>,
+    home: usize,
+    /// All of them, if there are none.
+    left: Range<usize>,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Range<usize>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Range<usize>> {
+        match self.shares {
+            Some(shares) => shares.take(self.home),
+            None if self.left.is_empty() => None,
+            None => Some(core::mem::take(&mut self.left)),
+        }
+    }
+}
+
+/// Nobody shares without atomic counters.
+#[cfg(not(target_has_atomic = "ptr"))]
+enum Shares {}
+
+#[cfg(not(target_has_atomic = "ptr"))]
+impl Shares {
+    fn take(&self, _home: usize) -> Option<Range<usize>> {
+        match *self {}
+    }
+}
+
+/// Consecutive parts for each worker. It takes an eighth of what is left of its share at a time, and when there is nothing left, of the
+/// largest share of another: equal cores do what they would do alone, each in its own corner of the work, and slow ones are helped.
+#[cfg(target_has_atomic = "ptr")]
+pub(crate) struct Shares {
+    shares: [Numbers; MAX_SHARES],
+    /// Of those.
+    count: usize,
+    /// What a worker takes of a share: one of so many parts of what is left.
+    portion: usize,
+}
+
+/// More workers than that share a share. They lie on the stack.
+#[cfg(target_has_atomic = "ptr")]
+const MAX_SHARES: usize = 64;
+
+#[cfg(target_has_atomic = "ptr")]
+impl Shares {
+    pub(crate) fn new(workers: usize, parts: usize) -> Self {
+        let in_one = workers.div_ceil(MAX_SHARES);
+        let count = workers.div_ceil(in_one);
+        let share = |index| if index < count { cut(parts, count, index) } else { 0..0 };
+        Self { shares: core::array::from_fn(|index| Numbers::new(share(index))), count, portion: 8 * in_one }
+    }
+
+    /// The share of a worker.
+    pub(crate) fn home(&self, worker: usize) -> usize {
+        worker % self.count
+    }
+
+    /// The next parts for a worker who has that share.
+    pub(crate) fn take(&self, home: usize) -> Option<Range<usize>> {
+        let shares = &self.shares[..self.count];
+        let portion = |left: usize| left.div_ceil(self.portion);
+        if let Some(parts) = shares[home].take(portion) {
+            return Some(parts);
+        }
+        loop {
+            let most = shares.iter().max_by_key(|share| share.left())?;
+            match most.take(portion) {
+                Some(parts) => return Some(parts),
+                // Another was faster, perhaps at the last of all.
+                None if shares.iter().all(|share| share.left() == 0) => return None,
+                None => {}
+            }
+        }
+    }
+}
+
+/// Consecutive numbers, each given away once. A cache line of its own: workers that count there don't disturb one another.
+#[cfg(target_has_atomic = "ptr")]
+#[repr(align(64))]
+struct Numbers {
+    next: AtomicUsize,
+    end: usize,
 }
 
 #[cfg(target_has_atomic = "ptr")]
-impl PartNumbers {
-    fn new(count: usize) -> Self {
-        Self { next: AtomicUsize::new(0), count }
+impl Numbers {
+    fn new(numbers: Range<usize>) -> Self {
+        Self { next: AtomicUsize::new(numbers.start), end: numbers.end }
     }
 
-    /// The next part, if there is one. Nothing is counted once there is none: a counter that went on would come round to the first
-    /// part again, on a 32-bit target within seconds of an executor that does not stop calling.
-    fn take(&self) -> Option<usize> {
-        let step = |next| (next < self.count).then_some(next + 1);
-        self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).ok()
+    /// How many there are still, or were a moment ago.
+    fn left(&self) -> usize {
+        self.end - self.next.load(Ordering::Relaxed)
     }
+
+    /// The next `wanted(left)` numbers, at least one of those left. Nothing is counted once there is none: a counter that went on would
+    /// come round to the first again, on a 32-bit target within seconds of an executor that does not stop calling.
+    fn take(&self, wanted: impl Fn(usize) -> usize) -> Option<Range<usize>> {
+        let after = |next: usize| next + wanted(self.end - next).clamp(1, self.end - next);
+        let step = |next| (next < self.end).then(|| after(next));
+        let first = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).ok()?;
+        Some(first..after(first))
+    }
+}
+
+/// Part `index` of `0..len`, cut into so many that are as equal as they can be.
+pub(crate) fn cut(len: usize, parts: usize, index: usize) -> Range<usize> {
+    let at = |i: usize| len / parts * i + (len % parts).min(i);
+    at(index)..at(index + 1)
 }
 
 #[cfg(all(test, target_has_atomic = "ptr"))]
@@ -122,12 +255,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_given_away_once_however_often_they_are_asked_for() {
-        let parts = PartNumbers::new(3);
-        let taken: Vec<_> = (0..10).map(|_| parts.take()).collect();
-        assert_eq!(taken[..4], [Some(0), Some(1), Some(2), None]);
-        assert_eq!(taken[4..], [None; 6]);
-        assert_eq!(parts.next.load(Ordering::Relaxed), 3, "calls without a part are not counted");
-        assert_eq!(PartNumbers::new(0).take(), None);
+    fn numbers_are_given_away_once_however_often_they_are_asked_for() {
+        let numbers = Numbers::new(4..10);
+        let taken: Vec<_> = (0..9).map(|_| numbers.take(|left| left / 2)).collect();
+        assert_eq!(taken[..4], [Some(4..7), Some(7..8), Some(8..9), Some(9..10)]);
+        assert_eq!(taken[4..], [const { None }; 5]);
+        assert_eq!(numbers.next.load(Ordering::Relaxed), 10, "calls without a number are not counted");
+        assert_eq!(Numbers::new(0..0).take(|_| 1), None);
+    }
+
+    /// Whichever worker asks, and however often: each part once.
+    #[test]
+    fn every_part_is_given_away_once() {
+        for (workers, parts) in [(2, 1), (2, 16), (3, 16), (7, 5), (40, 1000), (64, 64), (1000, 77), (5, 0)] {
+            let shares = Shares::new(workers, parts);
+            let mut taken = vec![0; parts];
+            // The first worker asks three times as often as the second, the others never.
+            let mut turn = 0;
+            while let Some(run) = shares.take(shares.home([0, 0, 0, 1][turn % 4])) {
+                assert!(!run.is_empty());
+                taken[run].iter_mut().for_each(|count| *count += 1);
+                turn += 1;
+            }
+            assert!(taken.iter().all(|&count| count == 1), "{workers} workers, {parts} parts: {taken:?}");
+            assert!((0..workers).all(|worker| shares.take(shares.home(worker)).is_none()));
+        }
     }
 }

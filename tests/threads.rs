@@ -47,7 +47,17 @@ impl Executor for Careless {
 fn the_same_bits_for_every_number_of_threads() {
     let mut random = Random(3);
     for kernel in kernels() {
-        for (m, k, n) in [(1, 600, 500), (2, 900, 333), (65, 300, 70), (301, 129, 47), (5, 70, 1000)] {
+        // The last three are of so few rows and columns that K is cut.
+        for (m, k, n) in [
+            (1, 600, 500),
+            (2, 900, 333),
+            (65, 300, 70),
+            (301, 129, 47),
+            (5, 70, 1000),
+            (1, 8192, 64),
+            (8, 4099, 17),
+            (3, 5000, 1),
+        ] {
             let x = Matrix::<u8>::random(&mut random, Fill::Uniform, m, k, Order::RowMajor);
             let w = Matrix::<i8>::random(&mut random, Fill::Uniform, k, n, Order::ColMajor);
             let scales: Vec<f32> = (0..n).map(|_| random.scale()).collect();
@@ -82,6 +92,48 @@ fn the_same_bits_for_every_number_of_threads() {
             assert_eq!(on!(i8gemm::Rayon), expected, "{kernel}: rayon");
         }
     }
+}
+
+/// K in parts of several threads, with every output, operand order and stride, and what outputs held before.
+#[test]
+fn sums_of_parts_of_k_become_any_output() -> Result<(), Error> {
+    let mut random = Random(11);
+    let (m, k, n) = (3, 4133, 19);
+    for kernel in kernels() {
+        let x = Matrix::<i8>::random(&mut random, Fill::Uniform, m, k, Order::ColMajor);
+        let w = Matrix::<u8>::random(&mut random, Fill::Uniform, k, n, Order::RowMajor);
+        let scales: Vec<f32> = (0..n).map(|_| 1e-4 * random.scale()).collect();
+        let fixed: Vec<_> =
+            scales.iter().map(|&scale| i8gemm::FixedPoint::from_scale(scale.into()).unwrap()).collect();
+        let bias: Vec<i32> = (0..n).map(|_| random.range(-1000, 1000)).collect();
+        let zeros: Vec<i32> = (0..n).map(|_| random.range(0, 255)).collect();
+        let row_zeros: Vec<i32> = (0..m).map(|_| random.range(-128, 127)).collect();
+        let weights = PackedRhs::pack_for(kernel, Rhs::new(w.view()).zero_points(&zeros))?;
+        let lhs = Lhs::new(x.view()).zero_points(&row_zeros);
+        macro_rules! same {
+            ($output:expr, $type:ty) => {
+                let gemm = Gemm::new(&weights, $output)?;
+                let run = |threads: usize| -> Result<Vec<$type>, Error> {
+                    // Column-major, and not empty before.
+                    let mut y: Vec<$type> = (0..m * n).map(|i| i as $type).collect();
+                    let executor = Threads(threads);
+                    let mut scratch = vec![0; gemm.workspace_size_with(m, &executor)?];
+                    gemm.run_with(&executor, lhs, MatMut::col_major(&mut y, m, n)?, &mut scratch)?;
+                    Ok(y)
+                };
+                let expected = run(1)?;
+                for threads in [2, 3, 8] {
+                    assert_eq!(run(threads)?, expected, "{kernel}: {} on {threads}", stringify!($output));
+                }
+            };
+        }
+        same!(Output::i32(), i32);
+        same!(Output::i32().bias(&bias).accumulate(), i32);
+        same!(Output::f32(&scales).bias(&bias), f32);
+        same!(Output::<i8>::requantize(&scales, 3).bias(&bias), i8);
+        same!(Output::<u8>::requantize_fixed(&fixed, i8gemm::FixedRounding::Double, 3).bias(&bias), u8);
+    }
+    Ok(())
 }
 
 /// A workspace is as large as the parts that there is work for, not as the threads that there are; it serves fewer rows and fewer

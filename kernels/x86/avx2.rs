@@ -70,9 +70,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     lhs: LhsFormat::PackedAsIs,
     flips_lhs: || false,
     offset: SumOffset::None,
-    scratch: |k| {
-        if k <= WIDEN_TO_K { (2 * padded(k, KR) * NR * WIDENED_GROUP).next_multiple_of(64) } else { 0 }
-    },
+    scratch: |k| (2 * padded(k.min(WIDEN_TO_K), KR) * NR * WIDENED_GROUP).next_multiple_of(64),
     lhs_stride,
     pack_rhs: pack_rhs_256::<NR, KR>,
     pack_lhs,

@@ -1,6 +1,4 @@
-//! How a product is cut: rows that fit a cache level, and parts for threads.
-
-use core::ops::Range;
+//! How much of a product is prepared and multiplied at a time, and the scratch that takes.
 
 use crate::kernels::{
     self, LhsFormat,
@@ -14,12 +12,6 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// Bytes of patches that are copied at a time before they are packed: a part of a first-level cache.
 #[cfg(feature = "alloc")]
 const CHUNK_BYTES: usize = 12 * 1024;
-
-/// Fewest multiply-adds that are worth waking a thread for.
-const MIN_MACS_PER_PART: usize = 1 << 16;
-
-/// Fewest columns of a part beside which preparing rows of `lhs` is little.
-const WIDE_PART: usize = 256;
 
 /// What follows from a kernel and a depth alone, worked out once for a product rather than in each call: it takes divisions.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +55,7 @@ impl Depth {
         let groups = k.div_ceil(group_size.max(1)).max(1);
         let fields = format.fields();
         let depth = |k: usize| k.next_multiple_of(fields * kernel.kr);
-        // The last group may be smaller, and need more: kernels rewrite panels that are short enough.
-        let scratch = (kernel.scratch)(group_size).max((kernel.scratch)(k - (groups - 1) * group_size));
+        let scratch = (kernel.scratch)(group_size);
         let unpacking =
             format.unpack.map(|unpack| Unpacking { function: unpack(kernel.isa), fields, at: scratch });
         // What overflows here is found where scratch is added up.
@@ -139,74 +130,6 @@ impl Scratch {
     }
 }
 
-/// A grid of parts for threads. A part prepares all its rows of `lhs` and reads all its weights: rows are cut first, so that none are
-/// prepared twice, unless the weights are the larger and parts wide enough for that to be little.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Grid {
-    rows: usize,
-    cols: usize,
-    m: usize,
-    panels: usize,
-    nr: usize,
-    n: usize,
-}
-
-impl Grid {
-    pub fn new(kernel: &kernels::Kernel, m: usize, k: usize, n: usize, threads: usize) -> Self {
-        if threads <= 1 {
-            return Self { rows: 1, cols: 1, m, panels: 0, nr: kernel.nr, n };
-        }
-        let panels = n.div_ceil(kernel.nr);
-        let parts = Self::worthwhile(m, k, n, threads);
-        let wide = if n > 2 * m { parts.min(n / WIDE_PART).max(1) } else { 1 };
-        let rows = (parts / wide).min(Self::most_rows(kernel, m));
-        let cols = (parts / rows).min(panels).max(1);
-        Self { rows, cols, m, panels, nr: kernel.nr, n }
-    }
-
-    /// No grid of at most as many rows and threads has more parts. A grid of its own may have fewer than one of fewer rows: whether
-    /// its parts are wide depends on both.
-    pub fn most_parts(kernel: &kernels::Kernel, m: usize, k: usize, n: usize, threads: usize) -> usize {
-        if threads <= 1 {
-            return 1;
-        }
-        let tiles = Self::most_rows(kernel, m).saturating_mul(n.div_ceil(kernel.nr).max(1));
-        Self::worthwhile(m, k, n, threads).min(tiles)
-    }
-
-    /// Threads that there is enough work for.
-    fn worthwhile(m: usize, k: usize, n: usize, threads: usize) -> usize {
-        threads.min(m.saturating_mul(n).saturating_mul(k) / MIN_MACS_PER_PART).max(1)
-    }
-
-    /// Parts that rows are cut in, at most.
-    fn most_rows(kernel: &kernels::Kernel, m: usize) -> usize {
-        (m / (2 * kernel.mr)).max(1)
-    }
-
-    /// Rows of the largest part.
-    pub fn part_rows(&self) -> usize {
-        if self.rows == 1 { self.m } else { self.m.div_ceil(self.rows) }
-    }
-
-    pub fn parts(&self) -> usize {
-        self.rows * self.cols
-    }
-
-    /// Rows and columns of a part; columns start at a panel.
-    pub fn part(&self, index: usize) -> (Range<usize>, Range<usize>) {
-        if self.parts() == 1 {
-            return (0..self.m, 0..self.n);
-        }
-        let cut = |i: usize, parts: usize, len: usize| len / parts * i + (len % parts).min(i);
-        let (row, col) = (index / self.cols, index % self.cols);
-        let rows = cut(row, self.rows, self.m)..cut(row + 1, self.rows, self.m);
-        let first = cut(col, self.cols, self.panels) * self.nr;
-        let end = (cut(col + 1, self.cols, self.panels) * self.nr).min(self.n);
-        (rows, first..end)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,36 +137,6 @@ mod tests {
     use quickcheck::quickcheck;
 
     quickcheck! {
-        fn parts_cover_every_output_once(m: u8, n: u16, threads: u8) -> bool {
-            let (m, n, threads) = (m as usize, n as usize % 300, threads as usize % 17);
-            Kernel::all().all(|kernel| {
-                let grid = Grid::new(kernel.0, m, 4096, n, threads);
-                let mut seen = vec![0u8; m * n];
-                for index in 0..grid.parts() {
-                    let (rows, cols) = grid.part(index);
-                    assert_eq!(cols.start % kernel.0.nr, 0);
-                    for i in rows {
-                        for j in cols.clone() {
-                            seen[i * n + j] += 1;
-                        }
-                    }
-                }
-                grid.parts() <= threads.max(1) && seen.iter().all(|&count| count == 1)
-            })
-        }
-
-        fn no_smaller_product_has_more_parts(m: u16, k: u16, n: u16, threads: u16, fewer: (u16, u16)) -> bool {
-            let [m, k, n, threads] = [m, k, n, threads].map(usize::from);
-            let (rows, fewer) = (m.min(fewer.0.into()), threads.min(fewer.1.into()));
-            Kernel::all().all(|kernel| {
-                let most = Grid::most_parts(kernel.0, m, k, n, threads);
-                most <= threads.max(1)
-                    && [(m, threads), (rows, threads), (m, fewer), (rows, fewer)]
-                        .into_iter()
-                        .all(|(m, threads)| Grid::new(kernel.0, m, k, n, threads).parts() <= most)
-            })
-        }
-
         fn a_workspace_serves_every_smaller_product(m: u16, k: u16, fewer: u16) -> bool {
             let (m, k, fewer) = (m as usize, k as usize, fewer as usize);
             let (m, fewer) = (m.max(fewer), m.min(fewer));

@@ -46,6 +46,7 @@ pub(super) struct Call<'a> {
     pub depth: &'a Depth,
     pub lhs: LhsSource,
     pub k: usize,
+    pub n: usize,
     pub row_sums: Option<&'a [i32]>,
     pub epilogue: Epilogue,
     pub out: *mut u8,
@@ -54,38 +55,54 @@ pub(super) struct Call<'a> {
     pub out_col_stride: usize,
     pub scratch: *mut u8,
     pub sizes: Scratch,
-    pub part_bytes: usize,
+    pub worker_bytes: usize,
 }
 
 // SAFETY: parts read shared inputs and write disjoint outputs and scratch, see `Gemm::run_with`.
 unsafe impl Sync for Call<'_> {}
 
 impl Call<'_> {
+    /// Where a worker prepares rows.
+    ///
+    /// # Safety
+    /// There is scratch for the worker.
+    #[inline(always)]
+    pub unsafe fn buffers(&self, worker: usize) -> Buffers {
+        // SAFETY: offsets stay inside the worker's scratch.
+        unsafe {
+            let kernel = self.scratch.add(worker * self.worker_bytes);
+            let packed = kernel.add(self.sizes.kernel);
+            let gathered = packed.add(self.sizes.lhs);
+            let sums = gathered.add(self.sizes.gather).cast();
+            Buffers { kernel, packed, gathered, sums, rows: 0..0, prepared: (core::ptr::null(), 0, false) }
+        }
+    }
+
     /// Computes some rows and columns.
     ///
     /// # Safety
-    /// The ranges lie inside the product, `cols` starts at a panel; no other thread has the same index or outputs; there is
-    /// scratch for the index.
-    pub unsafe fn part(&self, index: usize, rows: Range<usize>, cols: Range<usize>) {
+    /// The ranges lie inside the product, `cols` starts at a panel; no other thread has the same buffers or outputs.
+    #[inline(always)]
+    pub unsafe fn part(&self, buffers: &mut Buffers, rows: Range<usize>, cols: Range<usize>) {
         let block = self.depth.block_rows(rows.len());
         let rhs = &self.panels[cols.start * self.depth.column_bytes..];
-        // SAFETY: offsets stay inside the part's scratch, the column constants, the rows and the output.
+        // SAFETY: offsets stay inside the column constants, the rows and the output.
         unsafe {
-            let scratch = self.scratch.add(index * self.part_bytes);
-            let packed = scratch.add(self.sizes.kernel);
-            let gathered = packed.add(self.sizes.lhs);
-            let sums: *mut i32 = gathered.add(self.sizes.gather).cast();
-            let buffers = PartScratch { packed, gathered, sums };
             let mut start = rows.start;
             while start < rows.end {
                 let end = (start + block).min(rows.end);
-                let (lhs, lhs_stride, flip_lhs) = match &self.lhs {
-                    LhsSource::Rows { rows, col_stride } => {
-                        self.block(rows, *col_stride, start..end, &buffers)
-                    }
-                    #[cfg(feature = "alloc")]
-                    LhsSource::Patches(patches) => self.patches(patches, start..end, &buffers),
-                };
+                // The part before may have had the same rows.
+                if buffers.rows != (start..end) {
+                    buffers.rows = start..end;
+                    buffers.prepared = match &self.lhs {
+                        LhsSource::Rows { rows, col_stride } => {
+                            self.block(rows, *col_stride, start..end, buffers)
+                        }
+                        #[cfg(feature = "alloc")]
+                        LhsSource::Patches(patches) => self.patches(patches, start..end, buffers),
+                    };
+                }
+                let (lhs, lhs_stride, flip_lhs) = buffers.prepared;
                 let has_sums = !self.epilogue.rhs_zero.is_null();
                 let offset = start * self.out_row_stride + cols.start * self.out_col_stride;
                 let job = Job {
@@ -98,11 +115,11 @@ impl Call<'_> {
                     flip_lhs,
                     rhs: rhs.as_ptr(),
                     rhs_stride: self.depth.panel_bytes,
-                    scratch,
+                    scratch: buffers.kernel,
                     epilogue: &self.epilogue,
                     first_row: start,
                     first_col: cols.start,
-                    row_sums: if has_sums { sums.cast_const() } else { core::ptr::null() },
+                    row_sums: if has_sums { buffers.sums.cast_const() } else { core::ptr::null() },
                     out: self.out.add(offset * self.out_size).cast::<c_void>(),
                     out_row_stride: self.out_row_stride,
                     out_col_stride: self.out_col_stride,
@@ -198,8 +215,8 @@ impl Call<'_> {
         lhs: &LhsRows,
         col_stride: usize,
         rows: Range<usize>,
-        buffers: &PartScratch,
-    ) -> (*const u8, usize, bool) {
+        buffers: &Buffers,
+    ) -> Prepared {
         // SAFETY: the rows lie inside the matrix; the buffers have room for the block.
         unsafe {
             let (source, in_place) = self.contiguous(lhs, col_stride, rows.clone(), buffers);
@@ -212,12 +229,22 @@ impl Call<'_> {
                     _ => self.row_sums(&source, 0, source.rows, buffers.sums),
                 }
             }
-            if in_place {
-                return (source.ptr, source.row_stride, self.kernel.lhs.shift(source.unsigned) != 0);
-            }
-            (self.kernel.pack_lhs)(&source, buffers.packed);
-            (buffers.packed, self.depth.lhs_stride, false)
+            self.prepared(&source, in_place, buffers)
         }
+    }
+
+    /// Rows as the kernel reads them: where they lie, or packed.
+    ///
+    /// # Safety
+    /// The rows are readable, and the buffers have room for them; `in_place` as [`Call::contiguous`] says.
+    #[inline(always)]
+    pub unsafe fn prepared(&self, source: &LhsRows, in_place: bool, buffers: &Buffers) -> Prepared {
+        if in_place {
+            return (source.ptr, source.row_stride, self.kernel.lhs.shift(source.unsigned) != 0);
+        }
+        // SAFETY: the caller's.
+        unsafe { (self.kernel.pack_lhs)(source, buffers.packed) };
+        (buffers.packed, (self.kernel.lhs_stride)(source.k), false)
     }
 
     /// Contiguous rows of a block of a matrix, and whether the kernel can read them where they lie.
@@ -225,12 +252,12 @@ impl Call<'_> {
     /// # Safety
     /// As [`Call::block`].
     #[inline(always)]
-    unsafe fn contiguous(
+    pub unsafe fn contiguous(
         &self,
         lhs: &LhsRows,
         col_stride: usize,
         rows: Range<usize>,
-        buffers: &PartScratch,
+        buffers: &Buffers,
     ) -> (LhsRows, bool) {
         // SAFETY: the rows lie inside the view.
         let first = unsafe { lhs.ptr.add(rows.start * lhs.row_stride) };
@@ -264,12 +291,7 @@ impl Call<'_> {
     /// # Safety
     /// As [`Call::block`].
     #[cfg(feature = "alloc")]
-    unsafe fn patches(
-        &self,
-        patches: &PatchBytes,
-        rows: Range<usize>,
-        buffers: &PartScratch,
-    ) -> (*const u8, usize, bool) {
+    unsafe fn patches(&self, patches: &PatchBytes, rows: Range<usize>, buffers: &Buffers) -> Prepared {
         let (dst, unsigned, chunk) = match self.kernel.lhs {
             LhsFormat::Bytes { unsigned } => (buffers.packed, unsigned, rows.len()),
             _ => (buffers.gathered, patches.unsigned, self.depth.chunk_rows()),
@@ -306,11 +328,19 @@ impl Call<'_> {
     }
 }
 
-/// A part's scratch.
-struct PartScratch {
+/// Prepared rows: where the first is, bytes from one to the next, and whether the kernel has to flip them.
+type Prepared = (*const u8, usize, bool);
+
+/// A worker's scratch, and what it has there.
+pub(super) struct Buffers {
+    /// For the kernel.
+    pub kernel: *mut u8,
     packed: *mut u8,
     gathered: *mut u8,
     sums: *mut i32,
+    /// Rows that were prepared last.
+    rows: Range<usize>,
+    prepared: Prepared,
 }
 
 /// Row sums as the kernel sees the rows. Not inlined, as [`gather`]: what few calls need would cost all of them registers.

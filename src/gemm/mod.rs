@@ -2,6 +2,7 @@
 
 mod blocking;
 mod call;
+mod grid;
 mod lhs;
 mod output;
 #[cfg(feature = "alloc")]
@@ -13,6 +14,7 @@ mod plan;
 #[cfg(feature = "alloc")]
 mod product;
 mod rhs;
+mod split;
 #[cfg(feature = "alloc")]
 mod workspace;
 

@@ -2,11 +2,7 @@
 
 use core::fmt;
 
-use super::{
-    blocking::{Depth, Grid},
-    output::Finish,
-    rhs::Rhs,
-};
+use super::{blocking::Depth, grid::Grid, output::Finish, rhs::Rhs, split::Split};
 use crate::{
     Error, Kernel, Operand,
     kernels::{
@@ -255,11 +251,13 @@ impl<'a> PackedRhs<'a> {
     pub(super) fn workspace_size(&self, m: usize, threads: usize) -> Result<usize, Error> {
         let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.k };
         let part = self.depth.scratch(m).and_then(|scratch| scratch.total()).ok_or(overflow)?;
-        let parts = Grid::most_parts(self.kernel.0, m, self.k, self.n, threads);
-        let bytes = part.checked_mul(parts).and_then(|b| b.checked_add(63));
+        let shape = (m, self.k, self.n);
+        let (sums, workers) = Split::most_sums(&self.depth, shape, threads);
+        let workers = workers.max(Grid::most_workers(self.kernel.0, shape, threads));
+        let bytes = part.checked_mul(workers).and_then(|b| b.checked_add(sums)?.checked_add(63));
         // No slice is larger.
         let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok());
-        bytes.ok_or(Error::SizeOverflow { what: "workspace, parts x bytes", rows: parts, cols: part })
+        bytes.ok_or(Error::SizeOverflow { what: "workspace, threads x bytes", rows: workers, cols: part })
     }
 
     /// What follows from them alone of how products are computed.

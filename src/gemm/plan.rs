@@ -5,11 +5,12 @@ use core::marker::PhantomData;
 #[cfg(feature = "alloc")]
 use super::patches::Patches;
 use super::{
-    blocking::Grid,
     call::{Call, LhsSource},
+    grid::Grid,
     lhs::Lhs,
     output::{Finish, Output},
     pack::{Contents, PackedRhs},
+    split::Split,
 };
 use crate::{
     Broadcast, Error, Executor, MatMut, Operand, OutputElement, Sequential,
@@ -181,14 +182,22 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
             return Ok(());
         }
 
-        let grid = Grid::new(weights.kernel().0, m, k, n, executor.threads());
+        let (depth, threads) = (weights.depth(), executor.threads());
+        let grid = Grid::new(weights.kernel().0, (m, k, n), threads);
+        // A single thread needs no look, and programs without threads none of the code.
+        let split = match threads > 1 && matches!(lhs.source, LhsSource::Rows { .. }) {
+            true => Split::new(weights.kernel().0, depth, (m, k, n), threads),
+            false => None,
+        };
+        let (workers, sums) = split.map_or((grid.workers(), 0), |split| (split.workers(), split.bytes()));
         let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: k };
-        let depth = weights.depth();
-        let sizes = depth.scratch(grid.part_rows()).ok_or(overflow)?;
-        let part_bytes = sizes.total().ok_or(overflow)?;
+        let sizes = depth.scratch(m).ok_or(overflow)?;
+        let worker_bytes = sizes.total().ok_or(overflow)?;
         let start = scratch.as_ptr().align_offset(64);
-        let needed =
-            part_bytes.checked_mul(grid.parts()).and_then(|b| b.checked_add(start)).ok_or(overflow)?;
+        let needed = worker_bytes
+            .checked_mul(workers)
+            .and_then(|bytes| bytes.checked_add(sums)?.checked_add(start))
+            .ok_or(overflow)?;
         if scratch.len() < needed {
             return Err(Error::BufferTooSmall { what: "workspace", needed, actual: scratch.len() });
         }
@@ -203,6 +212,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
             contents,
             depth,
             k,
+            n,
             row_sums: lhs.row_sums,
             epilogue: Epilogue {
                 sum_offset: contents.sum_offset.map_or(null, |s| s.as_ptr()),
@@ -222,13 +232,25 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
             // SAFETY: `needed` covers the alignment.
             scratch: unsafe { scratch.as_mut_ptr().add(start) },
             sizes,
-            part_bytes,
+            worker_bytes,
         };
-        run_parts(executor, grid.parts(), |index| {
-            let (rows, cols) = grid.part(index);
-            // SAFETY: parts are disjoint in rows or columns and lie inside M x N; each index is run once, so its part of
-            // the scratch is its own; views, weights and parameters outlive this call.
-            unsafe { call.part(index, rows, cols) }
+        if let Some(split) = split {
+            run_parts(executor, workers, split.parts(), |worker, runs| {
+                // SAFETY: no two calls have one worker or one part; views, weights and parameters outlive this call.
+                runs.flatten().for_each(|index| unsafe { call.sum_part(&split, worker, index) });
+            });
+            // SAFETY: all parts have been run, and nobody else is left.
+            unsafe { call.finish_sums(&split) };
+            return Ok(());
+        }
+        run_parts(executor, workers, grid.parts(), |worker, runs| {
+            // SAFETY: there is scratch for every worker, and no two calls have the same.
+            let mut buffers = unsafe { call.buffers(worker) };
+            for run in runs {
+                // SAFETY: parts are disjoint in rows or columns and lie inside M x N, and each is given away once; views, weights
+                // and parameters outlive this call.
+                grid.pieces(run, |rows, cols| unsafe { call.part(&mut buffers, rows, cols) });
+            }
         });
         Ok(())
     }

@@ -28,7 +28,7 @@ use crate::{
         Layer,
         scratch::{Carver, Size},
     },
-    parallel::run_parts,
+    parallel::{cut, most_parts, run_parts, worthwhile},
     quant::QParams,
 };
 
@@ -128,20 +128,21 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         })
     }
 
-    /// Parts for threads: rows of output, of enough multiply-adds to be worth waking one for.
-    fn parts(&self, out: Nhwc, executor: &(impl Executor + ?Sized)) -> usize {
+    /// Threads that there is work for, and parts of it: rows of output.
+    fn workers_and_parts(&self, out: Nhwc, executor: &(impl Executor + ?Sized)) -> (usize, usize) {
         let rows = out.batch.saturating_mul(out.height);
         let (height, width) = self.filters.window.size();
         let macs =
             [out.width, out.channels, height, width].iter().fold(rows, |p, &size| p.saturating_mul(size));
-        executor.threads().min(rows).min(macs >> 16).max(1)
+        let workers = worthwhile(macs, executor.threads()).min(rows).max(1);
+        (workers, most_parts(macs, workers).min(rows).max(1))
     }
 
-    fn scratch(&self, row: &TapRow, parts: usize) -> Result<Size, Error> {
+    fn scratch(&self, row: &TapRow, workers: usize) -> Result<Size, Error> {
         Size::default()
             .add::<u8>(self.filters.inputs, 1)?
-            .add::<Words<Tap>>(parts, row.taps)?
-            .add::<Words<Run>>(parts, row.runs)
+            .add::<Words<Tap>>(workers, row.taps)?
+            .add::<Words<Run>>(workers, row.runs)
     }
 }
 
@@ -161,7 +162,8 @@ impl<A: Operand, T: OutputElement> Layer for DepthwiseConv2d<A, T> {
     /// As [`DepthwiseConv2d::output_shape`].
     fn workspace_size_with(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
         let out = self.output_shape(shape)?;
-        self.scratch(&TapRow::new(&self.filters.window, shape, out)?, self.parts(out, executor))?.total(0)
+        let (workers, _) = self.workers_and_parts(out, executor);
+        self.scratch(&TapRow::new(&self.filters.window, shape, out)?, workers)?.total(0)
     }
 
     /// Computes `y` from the images `x` and gives its shape.
@@ -178,12 +180,13 @@ impl<A: Operand, T: OutputElement> Layer for DepthwiseConv2d<A, T> {
         let shape = x.shape();
         let out = self.output_shape(shape)?;
         check_shape("elements of y", out.elements()?, y.len())?;
-        let (rows, parts) = (TapRow::new(&self.filters.window, shape, out)?, self.parts(out, executor));
-        let mut carver = Carver::new(scratch, self.scratch(&rows, parts)?.total(0)?)?;
+        let rows = TapRow::new(&self.filters.window, shape, out)?;
+        let (workers, parts) = self.workers_and_parts(out, executor);
+        let mut carver = Carver::new(scratch, self.scratch(&rows, workers)?.total(0)?)?;
         let zeros: &mut [u8] = carver.take(shape.channels, 1)?;
         zeros.fill(self.input.zero_point as u8);
-        let taps: &mut [Words<Tap>] = carver.take(parts, rows.taps)?;
-        let runs: &mut [Words<Run>] = carver.take(parts, rows.runs)?;
+        let taps: &mut [Words<Tap>] = carver.take(workers, rows.taps)?;
+        let runs: &mut [Words<Run>] = carver.take(workers, rows.runs)?;
         let call = DepthwiseCall {
             layer: self,
             finish: self.finish.view(),
@@ -196,10 +199,10 @@ impl<A: Operand, T: OutputElement> Layer for DepthwiseConv2d<A, T> {
         };
         let total = out.batch * out.height;
         if out.elements()? > 0 {
-            run_parts(executor, parts, |index| {
-                let cut = |i: usize| total / parts * i + (total % parts).min(i);
-                // SAFETY: parts are disjoint rows of the output; each index is run once, so its part of the scratch is its own.
-                unsafe { call.part(index, cut(index)..cut(index + 1)) }
+            let strip = |index| cut(total, parts, index).start;
+            run_parts(executor, workers, parts, |worker, runs| {
+                // SAFETY: parts are disjoint rows of the output, and each is given away once; a worker's scratch is its own.
+                runs.for_each(|run| unsafe { call.part(worker, strip(run.start)..strip(run.end)) });
             });
         }
         Ok(out)
