@@ -4,6 +4,7 @@ pub(crate) mod avx2;
 mod avx2_loops;
 pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
+mod avx_vnni_loops;
 #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 pub(super) mod depthwise;
 mod detect;
