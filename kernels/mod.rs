@@ -208,8 +208,8 @@ pub(crate) enum LhsFormat {
         /// u8 rather than i8.
         unsigned: bool,
     },
-    /// A format of the kernel's own that keeps i8 and u8 values as they are.
-    PackedAsIs,
+    /// A format of the kernel's own, of u8 values.
+    PackedUnsigned,
     /// A format of the kernel's own, of i8 values.
     PackedSigned,
 }
@@ -225,7 +225,7 @@ impl LhsFormat {
     /// What is added to a value of `lhs` (and to its zero point) to get the value that the kernel multiplies.
     pub fn shift(self, lhs_unsigned: bool) -> i32 {
         match (self, lhs_unsigned) {
-            (Self::Bytes { unsigned: true }, false) => 128,
+            (Self::Bytes { unsigned: true } | Self::PackedUnsigned, false) => 128,
             (Self::Bytes { unsigned: false } | Self::PackedSigned, true) => -128,
             _ => 0,
         }

@@ -219,6 +219,27 @@ fn large_products() {
     }
 }
 
+/// A single row at every depth around a block of steps, of random values and of those whose products come closest to the ends of 16 bits.
+#[test]
+fn one_row_at_every_depth() {
+    let mut random = Random(19);
+    for kernel in kernels() {
+        let nr = kernel.tile().1;
+        for (k, n) in (0..=70).chain(126..=131).flat_map(|k| [nr, 2 * nr, 7 * nr + 3].map(|n| (k, n))) {
+            let x = Matrix::<i8>::random(&mut random, Fill::Uniform, 1, k, Order::RowMajor);
+            let w = Matrix::<i8>::random(&mut random, Fill::Uniform, k, n, Order::ColMajor);
+            let (lhs, rhs) = (Lhs::new(x.view()).zero_point(7), Rhs::new(w.view()));
+            compare(kernel, lhs, 1, rhs, n, Output::i32(), Order::RowMajor).unwrap();
+            for (value, weight) in [(255u8, -128i8), (255, 127), (15, -128), (240, -128)] {
+                let (x, w) = (vec![value; k], vec![weight; k * n]);
+                let lhs = Lhs::new(MatRef::row_major(&x, 1, k).unwrap());
+                let rhs = Rhs::new(MatRef::row_major(&w, k, n).unwrap());
+                compare(kernel, lhs, 1, rhs, n, Output::i32(), Order::RowMajor).unwrap();
+            }
+        }
+    }
+}
+
 /// Every height of tile and number of panels at depths with and without a tail, read in place or not, through every kind of end.
 #[test]
 fn every_tile_through_every_end() {

@@ -79,12 +79,11 @@ mod tests {
                 }
             }
             // Values of 16 bits.
-            LhsFormat::PackedAsIs => {
+            LhsFormat::PackedUnsigned => {
                 for i in 0..src.rows {
                     for k in 0..depth {
-                        let byte = if k < src.k { row(i, k) } else { 0 };
-                        let wide = if src.unsigned { i16::from(byte) } else { i16::from(byte as i8) };
-                        dst[i * stride + 2 * k..][..2].copy_from_slice(&wide.to_le_bytes());
+                        let byte = if k < src.k { row(i, k) ^ flip_to(true) } else { 0 };
+                        dst[i * stride + 2 * k..][..2].copy_from_slice(&u16::from(byte).to_le_bytes());
                     }
                 }
             }

@@ -1,33 +1,34 @@
 //! AVX2 kernel: any x86-64 CPU since 2013 (Intel) or 2015 (AMD).
 //!
 //! - Instruction: `vpmaddwd` (16 products of i16, added in pairs to 8 i32) and `vpaddd`. Not `vpmaddubsw`, which is
-//!   twice as wide and saturates its pair sums at 16 bits.
+//!   twice as wide and saturates its pair sums at 16 bits, but for a single row.
 //! - Tile: 6 rows x 16 columns, of panels that the loop widens itself: 12 multiplies, 12 additions and 2 instructions that
 //!   widen are 6.5 cycles of four vector ports, in 32 instructions a step. Many rows of small K: 4 x 24, of panels widened
 //!   ahead: the 24 alone, 6 cycles, in 30. Registers of either: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16;
-//!   a third vector of `rhs` is read by the multiplies. A single row is 1 x 64, at once or in halves, as caches like it best.
-//! - `lhs`: rows widened to i16 (i8 and u8 keep their values), K padded with zero to even; a step broadcasts the 32 bits
-//!   of two values. `rhs`: panels of 8 columns of i8, kr = 2: `value(k, n)` at
+//!   a third vector of `rhs` is read by the multiplies. A single row is 1 x 32, by an arithmetic of its own: see [`super::avx2_row`].
+//! - `lhs`: rows of u8 widened to i16 (i8 values and their zero point are raised by 128), K padded with zero to even; a step broadcasts
+//!   the 32 bits of two values. `rhs`: panels of 8 columns of i8, kr = 2: `value(k, n)` at
 //!   `(n / 8) * K2 * 8 + (k / 2) * 16 + (n % 8) * 2 + k % 2`, widened by `vpmovsxbw` as they are loaded: weights cost one byte
 //!   of memory traffic each. A group that is widened ahead lies in scratch step by step, the vectors of a tile side by
 //!   side. It must fit the first cache level: beyond, or in blocks of K with sums that wait in memory, it gains nothing.
 //! - Ceiling: 32 MAC/cycle on CPUs with two multiply ports (16 MAC an instruction), as long as the additions find other
 //!   ports; 29.5 of it where the loop widens. Latency asks for no more sums: only the additions, of one cycle each, form chains.
-//! - Exact: a pair of products is at most 2 * 255 * 128 in magnitude; pairs and sums are i32.
+//! - Exact: a pair of products is at most 2 * 255 * 128 in magnitude; pairs and sums are i32. A single row's pairs are of digits, too
+//!   small to saturate.
 
 use core::arch::x86_64::*;
 
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     product::{
-        self, Buffers, End, MicroKernel, TileEnd, TileInput, finish, group_cols,
+        self, Buffers, End, MicroKernel, TileEnd, TileInput, finish_from_base, group_cols,
         layout::{self, padded},
         next_part,
     },
 };
 use super::{
-    avx2_loops::{ALIGNED, BYTES, KR, NR, SHORT, WIDENED, multiply_add},
-    detect, fetch_output_row,
+    avx2_loops::{KR, NR, multiply_add},
+    avx2_row, detect, fetch_output_row,
     lanes256::Lanes256,
     pack::pack_rhs_256,
     sums,
@@ -47,17 +48,6 @@ const WIDEN_FROM_ROWS: usize = 32;
 /// Depth up to which a widened group leaves room for rows in a first-level cache of 32 KB.
 const WIDEN_TO_K: usize = 512;
 
-/// Bytes of weights that a single row may find in a cache if it has passed them before. Beyond, eight streams read memory faster
-/// than four.
-const NEAR: usize = 8 << 20;
-
-/// Bytes of weights that stay in a cache of the second level, near enough without being asked for.
-const SECOND_LEVEL: usize = 512 << 10;
-
-/// Depth up to which panels end before the CPU's own prefetching has learnt where they lead, and four of them leave room in the
-/// first cache level for the next four.
-const SHORT_K: usize = 384;
-
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
     id: Id::Avx2,
@@ -67,10 +57,14 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     group_cols: group_cols::<Avx2Tiles>(),
-    lhs: LhsFormat::PackedAsIs,
+    lhs: LhsFormat::PackedUnsigned,
     flips_lhs: || false,
     offset: SumOffset::None,
-    scratch: |k| (2 * padded(k.min(WIDEN_TO_K), KR) * NR * WIDENED_GROUP).next_multiple_of(64),
+    scratch: |k| {
+        // The panels of a group, widened, or a single row, cut.
+        let widened = 2 * padded(k.min(WIDEN_TO_K), KR) * NR * WIDENED_GROUP;
+        widened.max(2 * padded(k, KR)).next_multiple_of(64)
+    },
     lhs_stride,
     pack_rhs: pack_rhs_256::<NR, KR>,
     pack_lhs,
@@ -82,34 +76,20 @@ fn lhs_stride(k: usize) -> usize {
     layout::byte_row_stride(2 * padded(k, KR))
 }
 
-/// `dst[i][k]` as i16, zero at k = K if K is odd.
+/// `dst[i][k]` as u8 in 16 bits, zero at k = K if K is odd.
 ///
 /// # Safety
 /// As [`Kernel::pack_lhs`].
 #[target_feature(enable = "avx2")]
 unsafe fn pack_lhs(src: &LhsRows, dst: *mut u8) {
-    // SAFETY: the rows are readable and `dst` has room for them in this format; the CPU has the features.
-    unsafe {
-        if src.unsigned {
-            widen_rows(src, dst, |byte| byte.into());
-        } else {
-            widen_rows(src, dst, |byte| (byte as i8).into());
-        }
-    }
-}
-
-/// # Safety
-/// As [`pack_lhs`].
-#[inline(always)]
-unsafe fn widen_rows(src: &LhsRows, dst: *mut u8, value: impl Fn(u8) -> i16) {
-    let stride = lhs_stride(src.k);
+    let (stride, flip) = (lhs_stride(src.k), if src.unsigned { 0 } else { 0x80 });
     for i in 0..src.rows {
-        // SAFETY: row `i` is readable, and writable as padded i16; scratch rows are aligned to 64.
+        // SAFETY: row `i` is readable, and writable as padded words; the CPU has the features.
         unsafe {
             let from = core::slice::from_raw_parts(src.ptr.add(i * src.row_stride), src.k);
-            let to: *mut i16 = dst.add(i * stride).cast();
+            let to: *mut u16 = dst.add(i * stride).cast();
             for (k, &byte) in from.iter().enumerate() {
-                to.add(k).write_unaligned(value(byte));
+                to.add(k).write_unaligned((byte ^ flip).into());
             }
             if !src.k.is_multiple_of(KR) {
                 to.add(src.k).write_unaligned(0);
@@ -123,15 +103,23 @@ unsafe fn widen_rows(src: &LhsRows, dst: *mut u8, value: impl Fn(u8) -> i16) {
 #[target_feature(enable = "avx2")]
 unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
     // SAFETY: the rows are readable and `dst` has room for a sum of each; the CPU has the features.
-    unsafe { sums::row_sums(src, src.unsigned, dst) }
+    unsafe { sums::row_sums(src, true, dst) }
 }
 
 /// # Safety
 /// As [`super::super::Multiply`].
 #[target_feature(enable = "avx2")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
-    // SAFETY: the job is valid, and the CPU has the features that this is compiled for.
-    unsafe { product::multiply::<Avx2Tiles, E>(job) }
+    // SAFETY: the job is valid, and the CPU has the features that this is compiled for. Scratch, which panels are not widened into for
+    // a single row, has room for it.
+    unsafe {
+        if job.rows != 1 {
+            return product::multiply::<Avx2Tiles, E>(job);
+        }
+        let skipped = 2 * job.first_k;
+        avx2_row::cut_digits(job.lhs.wrapping_add(skipped), job.k, job.scratch);
+        product::multiply::<Avx2Tiles, E>(&Job { lhs: job.scratch.wrapping_sub(skipped), ..*job });
+    }
 }
 
 /// Groups of panels are widened ahead.
@@ -157,7 +145,6 @@ unsafe impl MicroKernel for Avx2Tiles {
     #[inline(always)]
     fn next_panels(remaining: usize, job: &Job) -> usize {
         match (job.rows, remaining) {
-            (1, 8..) => 8,
             (1, 4..) => 4,
             (1, 2..) => 2,
             (1, _) => 1,
@@ -182,32 +169,25 @@ unsafe impl MicroKernel for Avx2Tiles {
         // SAFETY: rows and panels are counts that this kernel names; input and end are valid for them.
         unsafe {
             match (input.widened, rows, panels) {
-                (true, 2, 2) => tile::<E, 2, 2, WIDENED>(input, end),
-                (true, 2, _) => tile::<E, 2, 3, WIDENED>(input, end),
-                (true, 3, 2) => tile::<E, 3, 2, WIDENED>(input, end),
-                (true, 3, _) => tile::<E, 3, 3, WIDENED>(input, end),
-                (true, _, 2) => tile::<E, 4, 2, WIDENED>(input, end),
-                (true, _, _) => tile::<E, 4, 3, WIDENED>(input, end),
-                (false, 1, 1) => tile::<E, 1, 1, BYTES>(input, end),
-                (false, 1, 2) => tile::<E, 1, 2, BYTES>(input, end),
-                (false, 1, 4) => tile::<E, 1, 4, BYTES>(input, end),
-                (false, 1, _) if input.k <= SHORT_K && input.job_bytes > SECOND_LEVEL => {
-                    tile::<E, 1, 8, SHORT>(input, end);
-                }
-                (false, 1, _) if input.panel_stride.is_multiple_of(4096) && input.job_bytes <= NEAR => {
-                    tile::<E, 1, 8, ALIGNED>(input, end);
-                }
-                (false, 1, _) => tile::<E, 1, 8, BYTES>(input, end),
-                (false, 2, 1) => tile::<E, 2, 1, BYTES>(input, end),
-                (false, 2, _) => tile::<E, 2, 2, BYTES>(input, end),
-                (false, 3, 1) => tile::<E, 3, 1, BYTES>(input, end),
-                (false, 3, _) => tile::<E, 3, 2, BYTES>(input, end),
-                (false, 4, 1) => tile::<E, 4, 1, BYTES>(input, end),
-                (false, 4, _) => tile::<E, 4, 2, BYTES>(input, end),
-                (false, 5, 1) => tile::<E, 5, 1, BYTES>(input, end),
-                (false, 5, _) => tile::<E, 5, 2, BYTES>(input, end),
-                (false, _, 1) => tile::<E, 6, 1, BYTES>(input, end),
-                (false, _, _) => tile::<E, 6, 2, BYTES>(input, end),
+                (true, 2, 2) => tile::<E, 2, 2, true>(input, end),
+                (true, 2, _) => tile::<E, 2, 3, true>(input, end),
+                (true, 3, 2) => tile::<E, 3, 2, true>(input, end),
+                (true, 3, _) => tile::<E, 3, 3, true>(input, end),
+                (true, _, 2) => tile::<E, 4, 2, true>(input, end),
+                (true, _, _) => tile::<E, 4, 3, true>(input, end),
+                (false, 1, 1) => tile::<E, 1, 1, false>(input, end),
+                (false, 1, 2) => tile::<E, 1, 2, false>(input, end),
+                (false, 1, _) => tile::<E, 1, 4, false>(input, end),
+                (false, 2, 1) => tile::<E, 2, 1, false>(input, end),
+                (false, 2, _) => tile::<E, 2, 2, false>(input, end),
+                (false, 3, 1) => tile::<E, 3, 1, false>(input, end),
+                (false, 3, _) => tile::<E, 3, 2, false>(input, end),
+                (false, 4, 1) => tile::<E, 4, 1, false>(input, end),
+                (false, 4, _) => tile::<E, 4, 2, false>(input, end),
+                (false, 5, 1) => tile::<E, 5, 1, false>(input, end),
+                (false, 5, _) => tile::<E, 5, 2, false>(input, end),
+                (false, _, 1) => tile::<E, 6, 1, false>(input, end),
+                (false, _, _) => tile::<E, 6, 2, false>(input, end),
             }
         }
     }
@@ -240,16 +220,25 @@ unsafe fn widen(rhs: *const u8, stride: usize, panels: usize, k: usize, scratch:
 /// As [`MicroKernel::tile`].
 #[target_feature(enable = "avx2")]
 #[inline(never)]
-unsafe fn tile<E: End, const R: usize, const Q: usize, const FORM: u8>(input: &TileInput, end: &TileEnd) {
-    let mut sums = [[_mm256_setzero_si256(); Q]; R];
-    // SAFETY: rows and panels are readable for whole steps; there are R x Q sums.
+unsafe fn tile<E: End, const R: usize, const Q: usize, const WIDENED: bool>(
+    input: &TileInput,
+    end: &TileEnd,
+) {
+    // SAFETY: rows and panels are readable for whole steps; there are R x Q sums, whose columns have a base.
     unsafe {
-        if R > 1 {
+        let mut base = [_mm256_setzero_si256(); Q];
+        for (q, base) in base.iter_mut().enumerate() {
+            *base = end.base::<Lanes256>(q);
+        }
+        let mut sums = [base; R];
+        if R == 1 {
+            avx2_row::multiply_add::<Q>(&mut sums[0], input);
+        } else {
             for r in 0..R {
                 fetch_output_row::<E>(end, r, Q * NR);
             }
+            multiply_add::<R, Q, WIDENED>(sums.as_mut_ptr().cast(), input);
         }
-        multiply_add::<R, Q, FORM>(sums.as_mut_ptr().cast(), input);
-        finish::<Lanes256, E, R, Q>(sums, end);
+        finish_from_base::<Lanes256, E, R, Q>(sums, end, &E::ready::<Lanes256>(end.epilogue));
     }
 }

@@ -9,20 +9,11 @@ pub(super) const NR: usize = 8;
 /// Depth of a step.
 pub(super) const KR: usize = 2;
 
-/// What the panels of a tile are: vectors widened ahead.
-pub(super) const WIDENED: u8 = 0;
-/// Bytes; eight for a single row are passed side by side.
-pub(super) const BYTES: u8 = 1;
-/// Bytes for a single row, four at a time, the next four fetched meanwhile: short panels.
-pub(super) const SHORT: u8 = 2;
-/// Bytes for a single row, four at a time: eight that lie a multiple of 4 KB apart would compete for the same sets of the first
-/// cache level.
-pub(super) const ALIGNED: u8 = 3;
-
 /// Steps of a turn of the hand-written loops.
 const TURN: usize = 4;
 
-/// The loop over K, adding to `R` x `Q` sums: [`TURN`] steps a turn, then what steps remain one at a time.
+/// The loop over K, adding to `R` x `Q` sums, of panels that were widened ahead or as they are: [`TURN`] steps a turn, then what steps
+/// remain one at a time. A single row has its own loop, in [`super::avx2_row`].
 ///
 /// It is written out because the additions leave no room: the vector instructions of a step fill the four ports of a core such
 /// as Zen 3 for 6.5 cycles (6 x 16) or 6 (4 x 24), in which it can start 39 or 36 instructions. A step below takes 33 or 31 with
@@ -32,7 +23,7 @@ const TURN: usize = 4;
 /// The CPU has AVX2; rows and panels are readable for whole steps; `sums` has R x Q vectors.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) unsafe fn multiply_add<const R: usize, const Q: usize, const FORM: u8>(
+pub(super) unsafe fn multiply_add<const R: usize, const Q: usize, const WIDENED: bool>(
     sums: *mut __m256i,
     input: &TileInput,
 ) {
@@ -167,7 +158,7 @@ pub(super) unsafe fn multiply_add<const R: usize, const Q: usize, const FORM: u8
                     concat!(widen!("ymm12" "" $b), widen!("ymm13" " + {ps}" $b), $(row!($row $d; $x $y)),*)
                 };
             }
-            if FORM == WIDENED {
+            if WIDENED {
                 turn!($sums "64" wide!("0" "0" "32"), wide!("4" "64" "96"), wide!("8" "128" "160"),
                     wide!("12" "192" "224"),)
             } else {
@@ -190,7 +181,6 @@ pub(super) unsafe fn multiply_add<const R: usize, const Q: usize, const FORM: u8
     // SAFETY: each step reads a whole step of each row and panel, and writes registers only.
     unsafe {
         match (R, Q) {
-            (1, 1) => one!(["ymm0" 0] "" "0",),
             (2, 1) => one!(["ymm0" 0 "ymm1" 1] "" "0", " + {s}" "1",),
             (3, 1) => one!(["ymm0" 0 "ymm1" 1 "ymm2" 2] "" "0", " + {s}" "1", " + 2*{s}" "2",),
             (4, 1) => one!(
@@ -205,7 +195,6 @@ pub(super) unsafe fn multiply_add<const R: usize, const Q: usize, const FORM: u8
                 ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5]
                 "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3", " + 4*{s}" "4", " + {s5}" "5",
             ),
-            (1, 2) => two!(["ymm0" 0 "ymm1" 1] "" "0" "1",),
             (2, 2) => two!(["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] "" "0" "1", " + {s}" "2" "3",),
             (3, 2) => two!(
                 ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5]
@@ -238,115 +227,7 @@ pub(super) unsafe fn multiply_add<const R: usize, const Q: usize, const FORM: u8
                  "ymm10" 10 "ymm11" 11]
                 "" "0" "1" "2", " + {s}" "3" "4" "5", " + 2*{s}" "6" "7" "8", " + {s3}" "9" "10" "11",
             ),
-            (1, 4) => thin::<4, false>(sums, input),
-            (1, 8) if FORM == SHORT => {
-                thin::<4, true>(sums, input);
-                thin::<4, true>(sums.add(4), &input.panel(4));
-            }
-            (1, 8) if FORM == ALIGNED => {
-                thin::<4, false>(sums, input);
-                thin::<4, false>(sums.add(4), &input.panel(4));
-            }
-            (1, 8) => thin::<8, false>(sums, input),
             _ => unreachable!("a tile of {R} x {Q} vectors has no loop"),
-        }
-    }
-}
-
-/// [`multiply_add`] of one row by four panels, the next four fetched meanwhile if `NEXT`; or by eight, their own lines fetched ahead.
-///
-/// # Safety
-/// As [`multiply_add`].
-#[target_feature(enable = "avx2")]
-#[inline]
-unsafe fn thin<const Q: usize, const NEXT: bool>(sums: *mut __m256i, input: &TileInput) {
-    /// Turns from fetching a line to reading it.
-    const AHEAD: usize = 8;
-    let steps = input.k.div_ceil(KR);
-    let (turns, rest) = (steps / TURN, steps % TURN);
-    /// A step of one panel: bytes at `$panel`, widened, times the pair in ymm12, to a sum.
-    macro_rules! panel {
-        ($panel:literal $b:literal $x:literal) => {
-            concat!(
-                "vpmovsxbw ymm14, xmmword ptr [{b}",
-                $panel,
-                " + ",
-                $b,
-                "]\n",
-                "vpmaddwd ymm14, ymm14, ymm12\n",
-                "vpaddd ymm",
-                $x,
-                ", ymm",
-                $x,
-                ", ymm14\n",
-            )
-        };
-    }
-    /// Fetches the line of each panel that will be wanted in `AHEAD` turns: at a panel's end, the first lines of the panel that takes
-    /// its place.
-    macro_rules! fetch {
-        ($($panel:literal)*) => {
-            concat!(
-                "cmp {turns}, {ahead}\n jne 6f\n add {f}, {next}\n 6:\n",
-                $("prefetcht0 byte ptr [{f}", $panel, "]\n",)*
-                "add {f}, 64",
-            )
-        };
-    }
-    /// The loop around the steps of a turn, which reads a cache line of each panel.
-    macro_rules! turn {
-        ([$($register:tt $i:literal)*] $f:expr, $fetch:expr; $($panel:literal $x:literal,)*) => {{
-            macro_rules! step {
-                ($d:literal $b:literal) => {
-                    concat!("vpbroadcastd ymm12, dword ptr [{p} + ", $d, "]\n", $(panel!($panel $b $x)),*)
-                };
-            }
-            core::arch::asm!(
-                "/* {s5} {s7} {f} {next} {ahead} */",
-                "test {turns}, {turns}", "jz 3f",
-                ".p2align 5", "2:", $fetch, step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),
-                "add {p}, 16", "add {b}, 64", "dec {turns}", "jnz 2b",
-                "3:", "test {rest}, {rest}", "jz 5f",
-                "4:", step!("0" "0"), "add {p}, 4", "add {b}, 16", "dec {rest}", "jnz 4b",
-                "5:",
-                p = inout(reg) input.lhs => _,
-                b = inout(reg) input.rhs => _,
-                f = inout(reg) input.rhs.wrapping_add($f) => _,
-                ahead = const AHEAD,
-                next = in(reg) (Q - 1) * input.panel_stride,
-                s = in(reg) input.panel_stride,
-                s3 = in(reg) 3 * input.panel_stride,
-                s5 = in(reg) 5 * input.panel_stride,
-                s7 = in(reg) 7 * input.panel_stride,
-                turns = inout(reg) turns => _,
-                rest = inout(reg) rest => _,
-                $(inout($register) *sums.add($i),)*
-                out("ymm12") _, out("ymm14") _,
-                options(readonly, nostack)
-            )
-        }};
-    }
-    // SAFETY: rows and panels are readable for whole steps; fetching ahead reads nothing.
-    unsafe {
-        match (Q, NEXT) {
-            (4, false) => turn!(
-                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] 0, "";
-                "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
-            ),
-            (4, true) => turn!(
-                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3] 4 * input.panel_stride,
-                concat!(
-                    "prefetcht0 byte ptr [{f}]\n prefetcht0 byte ptr [{f} + 64]\n",
-                    "prefetcht0 byte ptr [{f} + 128]\n prefetcht0 byte ptr [{f} + 192]\n add {f}, 256",
-                );
-                "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
-            ),
-            _ => turn!(
-                ["ymm0" 0 "ymm1" 1 "ymm2" 2 "ymm3" 3 "ymm4" 4 "ymm5" 5 "ymm6" 6 "ymm7" 7] 64 * AHEAD,
-                fetch!("" " + {s}" " + 2*{s}" " + {s3}" " + 4*{s}" " + {s5}" " + 2*{s3}" " + {s7}");
-                "" "0", " + {s}" "1", " + 2*{s}" "2", " + {s3}" "3",
-                " + 4*{s}" "4", " + {s5}" "5", " + 2*{s3}" "6", " + {s7}" "7",
-            ),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Depth {
             row_sums: 4usize.saturating_mul(groups),
             gather: match kernel.lhs {
                 LhsFormat::Bytes { .. } => 0,
-                LhsFormat::PackedAsIs | LhsFormat::PackedSigned => kernels::layout::byte_row_stride(k),
+                LhsFormat::PackedUnsigned | LhsFormat::PackedSigned => kernels::layout::byte_row_stride(k),
             },
             // Few rows would read the weights too often: at least sixteen tiles, whatever the depth.
             max_rows: fit.max(16 * kernel.mr).next_multiple_of(kernel.mr),

@@ -268,7 +268,7 @@ impl Call<'_> {
         // A strided block is gathered once; for a kernel that reads bytes, straight into the signedness it wants.
         let (dst, unsigned) = match self.kernel.lhs {
             LhsFormat::Bytes { unsigned } => (buffers.packed, unsigned),
-            LhsFormat::PackedAsIs | LhsFormat::PackedSigned => (buffers.gathered, lhs.unsigned),
+            LhsFormat::PackedUnsigned | LhsFormat::PackedSigned => (buffers.gathered, lhs.unsigned),
         };
         let flip = if unsigned == lhs.unsigned { 0 } else { 0x80 };
         let row_stride = kernels::layout::byte_row_stride(lhs.k);
@@ -281,7 +281,7 @@ impl Call<'_> {
     fn reads(&self, unsigned: bool) -> bool {
         match self.kernel.lhs {
             LhsFormat::Bytes { unsigned: wanted } => wanted == unsigned || (self.kernel.flips_lhs)(),
-            LhsFormat::PackedAsIs | LhsFormat::PackedSigned => false,
+            LhsFormat::PackedUnsigned | LhsFormat::PackedSigned => false,
         }
     }
 
