@@ -113,13 +113,19 @@ pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the job is valid, and the CPU has the features that this is compiled for. Scratch, which panels are not widened into for
     // a single row, has room for it.
     unsafe {
-        if job.rows != 1 {
+        if job.rows != 1 || !avx2_row::cuts(job.k, panel_bytes(job)) {
             return product::multiply::<Avx2Tiles, E>(job);
         }
         let skipped = 2 * job.first_k;
         avx2_row::cut_digits(job.lhs.wrapping_add(skipped), job.k, job.scratch);
         product::multiply::<Avx2Tiles, E>(&Job { lhs: job.scratch.wrapping_sub(skipped), ..*job });
     }
+}
+
+/// Bytes of the job's panels, as [`TileInput::job_bytes`] has them.
+#[inline(always)]
+fn panel_bytes(job: &Job) -> usize {
+    job.cols.div_ceil(NR) * job.rhs_stride
 }
 
 /// Groups of panels are widened ahead.
@@ -145,6 +151,7 @@ unsafe impl MicroKernel for Avx2Tiles {
     #[inline(always)]
     fn next_panels(remaining: usize, job: &Job) -> usize {
         match (job.rows, remaining) {
+            (1, 8..) if !avx2_row::cuts(job.k, panel_bytes(job)) => 8,
             (1, 4..) => 4,
             (1, 2..) => 2,
             (1, _) => 1,
@@ -177,7 +184,8 @@ unsafe impl MicroKernel for Avx2Tiles {
                 (true, _, _) => tile::<E, 4, 3, true>(input, end),
                 (false, 1, 1) => tile::<E, 1, 1, false>(input, end),
                 (false, 1, 2) => tile::<E, 1, 2, false>(input, end),
-                (false, 1, _) => tile::<E, 1, 4, false>(input, end),
+                (false, 1, 4) => tile::<E, 1, 4, false>(input, end),
+                (false, 1, _) => tile::<E, 1, 8, false>(input, end),
                 (false, 2, 1) => tile::<E, 2, 1, false>(input, end),
                 (false, 2, _) => tile::<E, 2, 2, false>(input, end),
                 (false, 3, 1) => tile::<E, 3, 1, false>(input, end),

@@ -4,7 +4,8 @@
 //! 0 to 255, are cut into two digits of four bits, and `vpmaddubsw` multiplies 32 bytes of weights by either. A pair of products is at
 //! most 2 * 15 * 128 in magnitude, and eight of them are added before 16 bits overflow: then each column's sums of low and of high
 //! digits, side by side, are multiplied by 1 and 16 and added to i32. That is 19 vector instructions for 128 weights, where widening
-//! takes 24.
+//! takes 24. Weights that come from memory are widened all the same, for they come faster as eight streams than as the four that
+//! registers have room for.
 
 use core::arch::x86_64::*;
 
@@ -17,6 +18,15 @@ const WIDE_STEP: usize = 4;
 const BLOCK: usize = 8 * WIDE_STEP;
 /// Blocks from fetching weights to reading them.
 const AHEAD: usize = 4;
+
+/// Bytes of weights that a row may find in a cache if it has passed them before.
+const NEAR: usize = 8 << 20;
+
+/// A row of `k` values is cut, for panels of so many bytes in all; else it stays as it is.
+#[inline(always)]
+pub(super) fn cuts(k: usize, bytes: usize) -> bool {
+    k >= BLOCK && bytes <= NEAR
+}
 
 /// Values as they are multiplied: those of whole blocks as their digits, the lower in the lower byte; the others stay words.
 ///
@@ -51,14 +61,18 @@ const fn places(digit: u8) -> [u8; 32] {
     places
 }
 
-/// Adds the products of a row that was [cut](cut_digits) and `Q` panels to their sums.
+/// Adds the products of a row and `Q` panels, eight only if it is not cut, to their sums.
 ///
 /// # Safety
-/// The CPU has AVX2; the row and the panels are readable for whole steps.
+/// The CPU has AVX2; the row, which was [cut](cut_digits) if [`cuts`] says so, and the panels are readable for whole steps.
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(super) unsafe fn multiply_add<const Q: usize>(sums: &mut [__m256i; Q], input: &TileInput) {
-    let blocks = input.k / BLOCK;
+    if Q == 8 {
+        // SAFETY: the caller's; there are eight sums.
+        return unsafe { multiply_words(sums.as_mut_ptr(), input) };
+    }
+    let blocks = if cuts(input.k, input.job_bytes) { input.k / BLOCK } else { 0 };
     // SAFETY: blocks are whole steps of the row and of each panel, and so is what remains behind them.
     unsafe {
         if blocks > 0 {
@@ -79,6 +93,79 @@ pub(super) unsafe fn multiply_add<const Q: usize>(sums: &mut [__m256i; Q], input
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, pair));
             }
         }
+    }
+}
+
+/// A row that isn't cut by eight panels, which are widened; the lines that will be wanted in eight turns are fetched, at the panels' ends
+/// those of the eight that come next.
+///
+/// # Safety
+/// As [`multiply_add`]; there are eight sums.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn multiply_words(sums: *mut __m256i, input: &TileInput) {
+    /// Turns from fetching a line to reading it.
+    const AHEAD: usize = 8;
+    /// Steps of a turn, which reads a cache line of each panel.
+    const TURN: usize = 4;
+    let steps = input.k.div_ceil(KR);
+    let (turns, rest) = (steps / TURN, steps % TURN);
+    macro_rules! panel {
+        ($place:literal $b:literal $sum:literal) => {
+            concat!(
+                "vpmovsxbw ymm14, xmmword ptr [{b}",
+                $place,
+                " + ",
+                $b,
+                "]\n",
+                "vpmaddwd ymm14, ymm14, ymm12\n",
+                "vpaddd ymm",
+                $sum,
+                ", ymm",
+                $sum,
+                ", ymm14\n",
+            )
+        };
+    }
+    macro_rules! words {
+        ($($place:literal $sum:literal $register:tt $i:literal,)*) => {{
+            macro_rules! step {
+                ($x:literal $b:literal) => {
+                    concat!("vpbroadcastd ymm12, dword ptr [{x} + ", $x, "]\n", $(panel!($place $b $sum)),*)
+                };
+            }
+            core::arch::asm!(
+                "test {turns}, {turns}", "jz 3f",
+                ".p2align 5", "2:", "cmp {turns}, {ahead}", "jne 6f", "add {f}, {next}", "6:",
+                $(concat!("prefetcht0 byte ptr [{f}", $place, "]"),)*
+                step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),
+                "add {x}, 16", "add {b}, 64", "add {f}, 64", "dec {turns}", "jnz 2b",
+                "3:", "test {rest}, {rest}", "jz 5f",
+                "4:", step!("0" "0"), "add {x}, 4", "add {b}, 16", "dec {rest}", "jnz 4b",
+                "5:",
+                x = inout(reg) input.lhs => _,
+                b = inout(reg) input.rhs => _,
+                f = inout(reg) input.rhs.wrapping_add(64 * AHEAD) => _,
+                ahead = const AHEAD,
+                next = in(reg) 7 * input.panel_stride,
+                s = in(reg) input.panel_stride,
+                s3 = in(reg) 3 * input.panel_stride,
+                s5 = in(reg) 5 * input.panel_stride,
+                s7 = in(reg) 7 * input.panel_stride,
+                turns = inout(reg) turns => _,
+                rest = inout(reg) rest => _,
+                $(inout($register) *sums.add($i),)*
+                out("ymm12") _, out("ymm14") _,
+                options(readonly, nostack)
+            )
+        }};
+    }
+    // SAFETY: each step reads a whole step of the row and each panel; fetching ahead reads nothing.
+    unsafe {
+        words!(
+            "" "0" "ymm0" 0, " + {s}" "1" "ymm1" 1, " + 2*{s}" "2" "ymm2" 2, " + {s3}" "3" "ymm3" 3,
+            " + 4*{s}" "4" "ymm4" 4, " + {s5}" "5" "ymm5" 5, " + 2*{s3}" "6" "ymm6" 6, " + {s7}" "7" "ymm7" 7,
+        );
     }
 }
 

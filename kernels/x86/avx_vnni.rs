@@ -131,6 +131,13 @@ unsafe impl MicroKernel for AvxVnniTiles {
     }
 }
 
+/// Rows of a job from which its tiles fetch the next panel.
+const FETCH_ROWS: usize = 48;
+/// Steps of a panel from which it is worth it.
+const FETCH_STEPS: usize = 48;
+/// Lines that a tile fetches.
+const FETCH_LINES: usize = 8;
+
 /// `R` rows by `Q` vectors, two a panel: the first of the group, or, if `LATE`, those behind the first three.
 ///
 /// # Safety
@@ -148,6 +155,13 @@ unsafe fn tile<E: End, const R: usize, const Q: usize, const LATE: bool>(input: 
             *base = end.base::<Lanes256>(q);
         }
         let mut sums = [base; R];
+        // The processor's own prefetching would learn of the next panel at its second line: each tile of many asks for some lines of it.
+        if R >= 5 && input.job_rows >= FETCH_ROWS && steps >= FETCH_STEPS && !input.next_rhs.is_null() {
+            let line = input.tiles_before * FETCH_LINES;
+            for line in line..steps.min(line + FETCH_LINES) {
+                _mm_prefetch::<_MM_HINT_T1>(input.next_rhs.wrapping_add(line * STEP).cast());
+            }
+        }
         if R == 1 {
             for step in 0..steps {
                 let word = input.lhs.add(step * KR).cast::<i32>().read_unaligned();
