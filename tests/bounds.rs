@@ -116,7 +116,7 @@ fn buffers_that_end_at_a_protected_page() {
     for kernel in kernels() {
         let (mr, nr, kr) = kernel.tile();
         for m in [1, 2, 3, mr - 1, mr, mr + 1, 2 * mr + 1] {
-            for k in [1, 2, 3, kr - 1, kr, kr + 1, 3 * kr + 1, 67] {
+            for k in [1, 2, 3, kr - 1, kr, kr + 1, 3 * kr + 1, 67, 131] {
                 for n in [1, 2, nr - 1, nr, nr + 1, 4 * nr + 3] {
                     for at_end in [true, false] {
                         for bits in [8].into_iter().chain(WIDTHS) {

@@ -225,7 +225,9 @@ fn one_row_at_every_depth() {
     let mut random = Random(19);
     for kernel in kernels() {
         let nr = kernel.tile().1;
-        for (k, n) in (0..=70).chain(126..=131).flat_map(|k| [nr, 2 * nr, 7 * nr + 3].map(|n| (k, n))) {
+        for (k, n) in
+            (0..=40).chain(126..=131).chain(159..=194).flat_map(|k| [nr, 2 * nr, 7 * nr + 3].map(|n| (k, n)))
+        {
             let x = Matrix::<i8>::random(&mut random, Fill::Uniform, 1, k, Order::RowMajor);
             let w = Matrix::<i8>::random(&mut random, Fill::Uniform, k, n, Order::ColMajor);
             let (lhs, rhs) = (Lhs::new(x.view()).zero_point(7), Rhs::new(w.view()));

@@ -19,13 +19,15 @@ const BLOCK: usize = 8 * WIDE_STEP;
 /// Blocks from fetching weights to reading them.
 const AHEAD: usize = 4;
 
+/// Values from which cutting a row, and four panels at a time rather than eight, pay.
+const LONG: usize = 4 * BLOCK;
 /// Bytes of weights that a row may find in a cache if it has passed them before.
 const NEAR: usize = 8 << 20;
 
 /// A row of `k` values is cut, for panels of so many bytes in all; else it stays as it is.
 #[inline(always)]
 pub(super) fn cuts(k: usize, bytes: usize) -> bool {
-    k >= BLOCK && bytes <= NEAR
+    k >= LONG && bytes <= NEAR
 }
 
 /// Values as they are multiplied: those of whole blocks as their digits, the lower in the lower byte; the others stay words.

@@ -146,7 +146,13 @@ const FETCH_LINES: usize = 8;
 #[inline(never)]
 unsafe fn tile<E: End, const R: usize, const Q: usize, const LATE: bool>(input: &TileInput, end: &TileEnd) {
     let first = if LATE { 3 } else { 0 };
-    let end = TileEnd { col: end.col + 8 * first, ..*end };
+    let late;
+    let end = if LATE {
+        late = TileEnd { col: end.col + 8 * first, ..*end };
+        &late
+    } else {
+        end
+    };
     let (steps, tail) = (input.k / KR, input.k % KR);
     // SAFETY: rows are readable for K bytes, panels for whole steps; the columns of the tile have a base.
     unsafe {
@@ -183,7 +189,7 @@ unsafe fn tile<E: End, const R: usize, const Q: usize, const LATE: bool>(input: 
                 add_step(&mut sums, input, first, steps, |r| _mm256_set1_epi32(tail_word(row(r), tail)));
             }
         }
-        finish_from_base::<Lanes256, E, R, Q>(sums, &end, &E::ready::<Lanes256>(end.epilogue));
+        finish_from_base::<Lanes256, E, R, Q>(sums, end, &E::ready::<Lanes256>(end.epilogue));
     }
 }
 
