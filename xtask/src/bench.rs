@@ -4,20 +4,25 @@
 //! and makes tables and charts of what it says.
 
 mod chart;
+mod compare;
+mod hold;
+mod python;
 mod report;
 
 use std::{
+    ffi::OsString,
     io::{BufRead, BufReader, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use bench_support::measurement::{Measurement, Message};
+use bench_support::measurement::Message;
 use i8gemm::Kernel;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::run::{Log, Progress, Workspace};
+use report::Report;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,10 +44,23 @@ pub struct Args {
     /// Only peers whose name contains this
     #[arg(long, value_name = "TEXT")]
     peer: Option<String>,
-    /// The Python that has torch, onnxruntime and onnx: their rows are left out where they are missing
-    #[arg(long, default_value = "python3")]
-    python: PathBuf,
+    /// Fetch PyTorch too, for FBGEMM and its language model: gigabytes on Linux
+    #[arg(long, conflicts_with = "python")]
+    pytorch: bool,
+    /// A Python of yours with numpy, onednn-cpu-gomp, onnx, onnxruntime and torch, instead of one made in target/bench/python; what
+    /// it lacks is left out
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// An earlier report.json: show what became slower since by more than its spread, and end with status 3 if something did
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+    /// Measure nothing: tables, charts and the comparison of this report.json
+    #[arg(long, value_name = "REPORT.json", conflicts_with_all = ["quick", "threads", "kernel", "shape", "peer", "pytorch", "python"])]
+    from: Option<PathBuf>,
 }
+
+/// The status that says that something became slower: 1 and 2 are for errors.
+const SLOWER: u8 = 3;
 
 impl Args {
     /// The kernel to measure: as for every user, one that is pinned is taken or refused.
@@ -51,15 +69,16 @@ impl Args {
     }
 
     /// The arguments of the measuring program.
-    fn forward(&self, kernel: Kernel) -> Vec<String> {
-        let mut all = vec!["--python".into(), self.python.display().to_string()];
-        all.extend(["--kernel".into(), kernel.name().into()]);
+    fn forward(&self, kernel: Kernel, python: &Path) -> Vec<OsString> {
+        let mut all: Vec<OsString> = vec!["--python".into(), python.into()];
+        all.extend(["--kernel", kernel.name()].map(Into::into));
         if self.quick {
             all.push("--quick".into());
         }
-        all.extend(self.peer.iter().flat_map(|peer| ["--peer".into(), peer.clone()]));
-        all.extend(self.threads.iter().flat_map(|threads| ["--threads".into(), threads.to_string()]));
-        all.extend(self.shape.iter().flat_map(|shape| ["--shape".into(), shape.clone()]));
+        let mut add = |name: &str, value: String| all.extend([name, &value].map(OsString::from));
+        self.peer.iter().for_each(|peer| add("--peer", peer.clone()));
+        self.threads.iter().for_each(|threads| add("--threads", threads.to_string()));
+        self.shape.iter().for_each(|shape| add("--shape", shape.clone()));
         all
     }
 }
@@ -85,52 +104,94 @@ fn shape(text: &str) -> Result<String, String> {
 /// Measures, and leaves `report.json`, `report.md` and the charts in `target/bench/`.
 pub fn main(args: &Args) -> Result<ExitCode> {
     // Before minutes are spent on building.
-    let kernel = args.kernel()?;
+    let old = args.compare.as_deref().map(compare::read).transpose()?;
     let workspace = Workspace::find()?;
-    let log = Log::create(&workspace, "bench")?;
+    let report = match &args.from {
+        Some(path) => compare::read(path)?,
+        None => measured(&workspace, args)?,
+    };
+    ensure!(!report.measurements.is_empty(), "nothing was measured: no peer is named so");
+    let dir = workspace.target.join("bench");
+    report.write(&dir)?;
+    let charts = chart::draw_all(&dir, &report.measurements)?;
+    let mut out = program::stdout();
+    if !args.json {
+        let charts = if charts { ", roofline.svg, ratios.svg" } else { "" };
+        write!(out, "{}", report.markdown())?;
+        writeln!(out, "\nwritten to {}: report.json, report.md{charts}", dir.display())?;
+    }
+    let Some(old) = old else { return Ok(ExitCode::SUCCESS) };
+    ensure!(old.cpu() == report.cpu(), "the reports are of two CPUs: {} and {}", old.cpu(), report.cpu());
+    let comparison = compare::compare(&old.measurements, &report.measurements)?;
+    // Lines of JSON stay lines of JSON.
+    if args.json {
+        write!(program::stderr(), "{}", comparison.text)?;
+    } else {
+        write!(out, "\n{}", comparison.text)?;
+    }
+    Ok(if comparison.slower > 0 { ExitCode::from(SLOWER) } else { ExitCode::SUCCESS })
+}
+
+/// Builds and runs the measuring program.
+fn measured(workspace: &Workspace, args: &Args) -> Result<Report> {
+    let kernel = args.kernel()?;
+    let log = Log::create(workspace, "bench")?;
     let progress = Progress::start("building the peers".into())?;
     let built = log.check(workspace.cargo().args(["build", "--release", "-p", "peers"]));
     progress.finish(if built.is_ok() { "done" } else { "FAIL" })?;
     built?;
-
-    let (measurements, skipped) = measure(&workspace, args, kernel)?;
-    ensure!(!measurements.is_empty(), "nothing was measured: no peer is named so");
-    let dir = workspace.target.join("bench");
-    report::write(&dir, &measurements, &skipped)?;
-    let charts = chart::draw_all(&dir, &measurements)?;
-    if !args.json {
-        report::print(&measurements, &skipped)?;
-        let charts = if charts { ", roofline.svg, ratios.svg" } else { "" };
-        let mut out = program::stdout();
-        writeln!(out, "\nwritten to {}: report.json, report.md{charts}", dir.display())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let python = match &args.python {
+        Some(python) => python.clone(),
+        None => {
+            let progress = Progress::start("Python's peers".into())?;
+            let made = python::environment(workspace, &log, args.pytorch);
+            progress.finish(if made.is_ok() { "done" } else { "FAIL" })?;
+            made.unwrap_or_else(|error| {
+                // The measuring program leaves them out, and says so.
+                let _ = writeln!(program::stderr(), "Python's peers: {error:#}");
+                "python3".into()
+            })
+        }
+    };
+    let mut report = Report::new();
+    let hold = args.kernel.as_ref().and_then(|_| hold::to(kernel.name()));
+    report.notes.extend(hold.as_ref().map(|hold| hold.note(kernel.name())));
+    let environment = hold.map_or(&[][..], |hold| hold.environment);
+    measure(workspace, args, &args.forward(kernel, &python), environment, &mut report)?;
+    Ok(report)
 }
 
 /// Runs the measuring program; with `--json` its results go on as they come.
-fn measure(workspace: &Workspace, args: &Args, kernel: Kernel) -> Result<(Vec<Measurement>, Vec<String>)> {
+fn measure(
+    workspace: &Workspace,
+    args: &Args,
+    forward: &[OsString],
+    environment: &[(&str, &str)],
+    report: &mut Report,
+) -> Result<()> {
     let program = workspace.target.join("release").join(format!("peers{}", std::env::consts::EXE_SUFFIX));
     let mut child = workspace
         .command(&program)
-        .args(args.forward(kernel))
+        .args(forward)
+        .envs(environment.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
     let Some(output) = child.stdout.take() else { bail!("the measuring program has no output") };
     let bar = progress_bar()?;
-    let (mut measurements, mut skipped) = (Vec::new(), Vec::new());
     for line in BufReader::new(output).lines() {
         match serde_json::from_str(&line?)? {
             Message::Planned(count) => bar.set_length(count as u64),
             Message::Measuring(what) => bar.set_message(what),
             Message::Skipped(why) => {
                 bar.suspend(|| writeln!(program::stderr(), "left out: {why}"))?;
-                skipped.push(why);
+                report.left_out.push(why);
             }
+            Message::Noted(note) => report.notes.push(note),
             Message::Measured(measurement) => {
                 bar.inc(1);
                 let line = args.json.then(|| serde_json::to_string(&measurement)).transpose()?;
-                measurements.push(measurement);
+                report.measurements.push(measurement);
                 let said = line.map_or(Ok(()), |line| bar.suspend(|| writeln!(program::stdout(), "{line}")));
                 if let Err(error) = said {
                     child.kill()?;
@@ -147,7 +208,7 @@ fn measure(workspace: &Workspace, args: &Args, kernel: Kernel) -> Result<(Vec<Me
     }
     bar.finish_and_clear();
     ensure!(child.wait()?.success(), "the measuring program failed");
-    Ok((measurements, skipped))
+    Ok(())
 }
 
 fn progress_bar() -> Result<ProgressBar> {

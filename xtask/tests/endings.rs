@@ -20,6 +20,7 @@ fn wrong_arguments() {
     for shape in ["0x1x1", "1x1", "1x1x1x1", "axbxc", "4294967296x1x1", "4294967295x4294967295x4294967295"] {
         misused(&mut xtask(&["bench", "--shape", shape]), &["--shape"]);
     }
+    misused(&mut xtask(&["bench", "--from", "a.json", "--quick"]), &["--from"]);
     misused(&mut xtask(&["mca", "--output", "i8"]), &["--calls"]);
     misused(&mut xtask(&["mca", "--calls", "--output", "f32"]), &["f32"]);
     refused(&mut xtask(&["test", "--only", "nothing"]), &["`nothing`", "--list"]);
@@ -30,6 +31,16 @@ fn a_wrong_kernel_names_those_there_are() {
     let words = ["available on this CPU: ", "portable"];
     refused(&mut xtask(&["bench", "--kernel", "abc"]), &words);
     refused(xtask(&["bench"]).env("I8GEMM_KERNEL", "abc"), &["I8GEMM_KERNEL", words[0], words[1]]);
+}
+
+#[test]
+fn reports_that_are_none() {
+    for option in ["--compare", "--from"] {
+        refused(&mut xtask(&["bench", option, "/nothing/there.json"]), &["cannot read", "there.json"]);
+        // A file that is there and is no report.
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        refused(&mut xtask(&["bench", option, manifest]), &["is no report", "Cargo.toml"]);
+    }
 }
 
 #[test]

@@ -24,6 +24,24 @@ pub fn now() -> Duration {
 
 /// The middle one; sorts the values.
 pub fn median(values: &mut [f64]) -> f64 {
+    quartiles(values)[1]
+}
+
+/// The lower quartile, the median and the upper quartile; sorts the values.
+pub fn quartiles(values: &mut [f64]) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    [1, 2, 3].map(|i| values[i * values.len() / 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_are_values() {
+        assert_eq!(quartiles(&mut [3.0]), [3.0; 3]);
+        assert_eq!(quartiles(&mut [4.0, 1.0, 3.0, 5.0, 2.0]), [2.0, 3.0, 4.0]);
+        assert_eq!(median(&mut [9.0, 1.0, 5.0]), 5.0);
+        assert_eq!(measurement::spread(2.0, [1.9, 2.2]), (2.2 - 1.9) / 2.0);
+    }
 }

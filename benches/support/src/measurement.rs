@@ -12,6 +12,8 @@ pub enum Message {
     Measuring(String),
     /// What will not be measured, and why.
     Skipped(String),
+    /// What a reader of the results should know.
+    Noted(String),
     /// A pair was measured.
     Measured(Measurement),
     /// What ended it before it was done.
@@ -35,8 +37,24 @@ pub struct Measurement {
     pub peer_gmacs: f64,
     /// Median over the pairs of our rate by the peer's.
     pub ratio: f64,
+    /// Its quartiles: half of the pairs lie between them.
+    pub ratio_quartiles: [f64; 2],
+    /// Times that the row was measured: again while its spread was large. The quietest is what is kept.
+    pub attempts: usize,
     /// The kernel's multiply instruction alone, in registers, on as many threads; none where it is not known.
     pub ceiling_gmacs: Option<f64>,
     /// Whether the peer's sums are ours, where they should be.
     pub agrees: Option<bool>,
+}
+
+impl Measurement {
+    /// Distance of the quartiles of the ratio, as a part of it.
+    pub fn spread(&self) -> f64 {
+        spread(self.ratio, self.ratio_quartiles)
+    }
+}
+
+/// Distance of quartiles, as a part of their median.
+pub fn spread(median: f64, [low, high]: [f64; 2]) -> f64 {
+    (high - low) / median
 }

@@ -6,11 +6,12 @@ use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix
 use rten_tensor::Matrix;
 use tract_data::prelude::*;
 use tract_linalg::{
-    mmm::{AsInputValue, FusedSpec, MMMInputValue, MatMatMul},
+    mmm::{AsInputValue, FusedSpec, MMMInputValue, MatMatMul, Query},
     multithread::{self, Executor},
 };
 
 use crate::{
+    cores,
     ours::{LHS_ZERO, Operands, macs},
     pairs::{Clock, Contender, checksum},
 };
@@ -18,7 +19,11 @@ use crate::{
 /// A product whose call is all there is to time.
 pub trait Product {
     const NAME: &'static str;
+    /// It starts threads of its own, which stay where the one that starts them may run.
+    const OWN_THREADS: bool = false;
     fn call(&mut self) -> Result<()>;
+    /// Lets threads go that would look for more work on cores that others need.
+    fn rest(&mut self) {}
     /// Zero point of `lhs` that was applied, and the sums in row-major order.
     fn sums(&self) -> Option<(i32, Vec<i32>)>;
 }
@@ -42,8 +47,14 @@ impl<P: Product> Contender for InProcess<P> {
 
     fn seconds(&mut self, calls: usize, clock: Clock) -> Result<f64> {
         let mut result = Ok(());
-        let seconds = clock.time(|| result = (0..calls).try_for_each(|_| self.product.call()));
+        let mut time = || clock.time(|| result = (0..calls).try_for_each(|_| self.product.call()));
+        let seconds =
+            if P::OWN_THREADS && clock == Clock::Wall { cores::unpinned(&mut time) } else { time() };
         result.map(|()| seconds)
+    }
+
+    fn rest(&mut self) {
+        self.product.rest();
     }
 
     fn sums(&mut self) -> Result<Option<(i32, i64)>> {
@@ -110,6 +121,7 @@ impl<'a> Gemmkit<'a> {
 
 impl Product for Gemmkit<'_> {
     const NAME: &'static str = "gemmkit";
+    const OWN_THREADS: bool = true;
 
     fn call(&mut self) -> Result<()> {
         let (m, k, n) = self.operands.shape;
@@ -125,11 +137,13 @@ impl Product for Gemmkit<'_> {
     }
 }
 
-/// tract-linalg: i8 x i8, no zero points; `lhs` is packed in each call, as its own layers do.
+/// tract-linalg: i8 x i8, no zero points. Weights are packed once, and activations in each call, as its own layers do; like them it
+/// makes the transpose where there are fewer rows than columns, for its kernels want the longer side on the left.
 pub struct Tract<'a> {
     operands: &'a Operands,
     kernel: Box<dyn MatMatMul>,
     packing: usize,
+    transposed: bool,
     lhs: Tensor,
     weights: Box<dyn MMMInputValue>,
     out: Tensor,
@@ -139,18 +153,24 @@ pub struct Tract<'a> {
 impl<'a> Tract<'a> {
     pub fn new(operands: &'a Operands, threads: usize) -> Result<Self> {
         let (m, k, n) = operands.shape;
-        let kernel = tract_linalg::MmmDispatch::native()
-            .preferred_kernel(DatumType::I32, Some(m), Some(k), Some(n))
-            .ok_or_else(|| anyhow!("tract-linalg has no i32 kernel here"))?;
-        let is_i8 = |format: &dyn std::fmt::Debug| format!("{format:?}").starts_with("PackedI8[");
-        let packing = kernel.packings().iter().position(|(lhs, rhs)| is_i8(lhs) && is_i8(rhs));
-        let packing = packing.ok_or_else(|| anyhow!("tract-linalg packs no i8 here"))?;
+        let transposed = m < n;
+        let (left, right) = if transposed { (n, m) } else { (m, n) };
+        // The kernel that it would choose, and of that one's packings the one of i8.
+        let query = Query {
+            allow_extractor: false,
+            ..Query::plain(DatumType::I32, Some(left), Some(k), Some(right))
+        };
+        let (kernel, packing, _) = tract_linalg::MmmDispatch::native()
+            .pick(&query)
+            .ok_or_else(|| anyhow!("no kernel of i8 operands and i32 sums here"))?;
         let rhs = Tensor::from_shape(&[k, n], &operands.rhs)?;
+        let (left, right) = &kernel.packings()[packing];
         Ok(Self {
             operands,
             packing,
+            transposed,
             lhs: Tensor::from_shape(&[m, k], &operands.lhs)?,
-            weights: kernel.packings()[packing].1.prepare_one(&rhs, 0, 1)?,
+            weights: if transposed { left } else { right }.prepare_one(&rhs, 0, 1)?,
             out: Tensor::zero::<i32>(&[m, n])?,
             kernel,
             threads: if threads == 1 { Executor::SingleThread } else { Executor::multithread(threads) },
@@ -160,21 +180,28 @@ impl<'a> Tract<'a> {
 
 impl Product for Tract<'_> {
     const NAME: &'static str = "tract-linalg";
+    const OWN_THREADS: bool = true;
 
     fn call(&mut self) -> Result<()> {
         let (m, _, n) = self.operands.shape;
-        let lhs = self.kernel.packings()[self.packing].0.prepare_one(&self.lhs, 1, 0)?;
+        let (left, right) = &self.kernel.packings()[self.packing];
+        let lhs = if self.transposed { right } else { left }.prepare_one(&self.lhs, 1, 0)?;
+        let mut sides = [(&*lhs, m, 0), (&*self.weights, n, 1)];
+        if self.transposed {
+            sides.reverse();
+        }
+        let [(left, rows, row_axis), (right, cols, col_axis)] = sides;
         let threads = self.threads.clone();
         multithread::multithread_tract_scope(threads, || {
             // SAFETY: operands were packed by the kernel's own packing for this depth, and `out` has M x N sums.
             unsafe {
-                let store = self.kernel.c_view(Some(0), Some(1)).wrap(&self.out.view_mut());
+                let store = self.kernel.c_view(Some(row_axis), Some(col_axis)).wrap(&self.out.view_mut());
                 let product = FusedSpec::AddMatMul {
-                    a: AsInputValue::Borrowed(&*lhs),
-                    b: AsInputValue::Borrowed(&*self.weights),
+                    a: AsInputValue::Borrowed(left),
+                    b: AsInputValue::Borrowed(right),
                     packing: self.packing,
                 };
-                self.kernel.run(m, n, &[product, FusedSpec::Store(store)])
+                self.kernel.run(rows, cols, &[product, FusedSpec::Store(store)])
             }
         })
     }

@@ -42,6 +42,7 @@ impl Text {
             Opponent::GemmF32,
             Opponent::Python("PyTorch LSTM, f32"),
             Opponent::Python("PyTorch LSTM, int8"),
+            Opponent::Python("ONNX Runtime LSTM, int8"),
         ];
         if self.0 == 1 {
             all.push(Opponent::VectorSum);

@@ -23,26 +23,49 @@ pub struct Layer {
     outputs: usize,
 }
 
-/// A ResNet's commonest convolution, and two blocks of MobileNet: the widest image and the commonest.
-pub const LAYERS: [Layer; 3] = [
+/// A ResNet's commonest convolution, two blocks of MobileNet (the widest image and the commonest), and depthwise layers of few
+/// channels.
+pub const LAYERS: [Layer; 7] = [
     Layer { op: "conv3x3", size: 56, inputs: 64, outputs: 64 },
     Layer { op: "mobilenet-block", size: 112, inputs: 32, outputs: 64 },
     Layer { op: "mobilenet-block", size: 14, inputs: 512, outputs: 512 },
+    Layer::depthwise(8),
+    Layer::depthwise(16),
+    Layer::depthwise(24),
+    Layer::depthwise(32),
 ];
 
 impl Layer {
+    /// 3 x 3 taps on 160 x 160 pixels.
+    pub const fn depthwise(channels: usize) -> Self {
+        Self { op: "depthwise3x3", size: 160, inputs: channels, outputs: 0 }
+    }
+
     fn is_block(&self) -> bool {
         self.op == "mobilenet-block"
     }
 
-    /// Of the product in it.
-    pub fn shape(self) -> Shape {
-        let taps = if self.is_block() { 1 } else { 9 };
-        (self.size * self.size, taps * self.inputs, self.outputs)
+    fn is_depthwise(&self) -> bool {
+        self.outputs == 0
     }
 
-    /// Whom it meets: its f32 form; and its product alone, if there is one.
+    /// Of the product in it; of a depthwise layer pixels, taps and channels.
+    pub fn shape(self) -> Shape {
+        let pixels = self.size * self.size;
+        if self.is_depthwise() {
+            return (pixels, 9, self.inputs);
+        }
+        let taps = if self.is_block() { 1 } else { 9 };
+        (pixels, taps * self.inputs, self.outputs)
+    }
+
+    /// Whom it meets: its f32 form; its product alone, if there is one; a depthwise layer one whose channels fill vectors.
     pub fn opponents(&self) -> Vec<Opponent> {
+        if self.is_depthwise() {
+            let f32_form = self.inputs.is_multiple_of(16).then_some(Opponent::GemmF32);
+            let wide = (self.inputs != WIDE).then_some(Opponent::Depthwise(WIDE));
+            return f32_form.into_iter().chain(wide).collect();
+        }
         let product = Opponent::Ourselves { shape: self.shape(), op: REQUANTIZED, threads: 1 };
         if self.is_block() { vec![Opponent::GemmF32] } else { vec![Opponent::GemmF32, product] }
     }
@@ -53,6 +76,9 @@ impl Layer {
         (m * k * n + depthwise) as f64
     }
 }
+
+/// Channels of a depthwise layer that fill the vectors of every instruction set.
+const WIDE: usize = 32;
 
 /// Calls `meet` with ours and the f32 form, on one thread.
 pub fn with<R>(
@@ -70,6 +96,20 @@ pub fn with<R>(
     let mut y = vec![0; size * size * outputs];
     let three = Window::new(3, 3).padding(1, 1);
     let work = layer.macs();
+    if layer.is_depthwise() {
+        let depthwise = Filters::depthwise(inputs, three);
+        let depthwise = DepthwiseConv2d::<u8, u8>::new(depthwise, &weights(9 * inputs), None, config)?;
+        let mut y = vec![0; x.len()];
+        let mut scratch = depthwise.workspace(shape)?;
+        let ours = || {
+            depthwise.forward(Images::new(&x, shape)?, &mut y, &mut scratch)?;
+            Ok(())
+        };
+        // The f32 form takes whole vectors of channels, and is not run for others.
+        let mut theirs = Block::new(gemm_f32, size, inputs.next_multiple_of(16), 0);
+        let mut theirs = Timed { work, call: || (theirs.run(), Ok(())).1 };
+        return meet(&mut Timed { work, call: ours }, &mut theirs);
+    }
     if layer.is_block() {
         let depthwise = Filters::depthwise(inputs, three);
         let depthwise = DepthwiseConv2d::<u8, u8>::new(depthwise, &weights(9 * inputs), None, config)?;

@@ -7,6 +7,7 @@ mod hardware;
 mod in_process;
 mod language;
 mod layers;
+mod onednn;
 mod ours;
 mod pairs;
 mod plan;
@@ -23,9 +24,10 @@ use clap::Parser;
 use i8gemm::Kernel;
 
 use hardware::{Ceiling, VectorSum};
-use in_process::{GemmF32, Gemmkit, InProcess, Rten, Tract};
+use in_process::{GemmF32, Gemmkit, InProcess, Product as _, Rten, Tract};
 use language::{Models, TEXTS, Text};
 use layers::{LAYERS, Layer};
+use onednn::{Dnnl, OneDnn};
 use ours::Operands;
 use pairs::{Contender, Effort};
 use plan::{Opponent, Row};
@@ -100,7 +102,9 @@ fn measure(args: &Args) -> Result<()> {
     let opponents: Vec<Opponent> = opponents.flatten().copied().collect();
     say(&Message::Planned(opponents.len()))?;
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
-    let mut ring = Ring { effort, python: start_python(args, &opponents)?, skipped: Vec::new() };
+    let mut python = start_python(args, &opponents)?;
+    let dnnl = open_dnnl(python.as_mut(), &opponents)?;
+    let mut ring = Ring { effort, python, dnnl, skipped: Vec::new() };
     for row in &rows {
         // Peers that take their threads from rayon find as many as they are to have; with one, all runs on that thread.
         pool(row.threads)?.install(|| ring.row(row))?;
@@ -138,13 +142,30 @@ fn say(message: &Message) -> Result<()> {
 
 /// The interpreter, if a row needs one and there is one.
 fn start_python(args: &Args, opponents: &[Opponent]) -> Result<Option<Python>> {
-    if !opponents.iter().any(|opponent| matches!(opponent, Opponent::Python(_))) {
+    if !opponents.iter().any(|opponent| matches!(opponent, Opponent::Python(_) | Opponent::OneDnn)) {
         return Ok(None);
     }
     match Python::start(&args.python) {
         Ok(python) => Ok(Some(python)),
         Err(error) => {
-            say(&Message::Skipped(format!("torch and ONNX Runtime: {error:#}")))?;
+            say(&Message::Skipped(format!("oneDNN, ONNX Runtime and PyTorch: {error:#}")))?;
+            Ok(None)
+        }
+    }
+}
+
+/// oneDNN's library, where a row needs it and the interpreter has its package.
+fn open_dnnl(python: Option<&mut Python>, opponents: &[Opponent]) -> Result<Option<Dnnl>> {
+    let Some(python) = python.filter(|_| opponents.contains(&Opponent::OneDnn)) else { return Ok(None) };
+    let opened =
+        python.onednn().and_then(|path| Dnnl::open(&path).with_context(|| path.display().to_string()));
+    match opened {
+        Ok(dnnl) => {
+            say(&Message::Noted(format!("oneDNN is {}", dnnl.version()?)))?;
+            Ok(Some(dnnl))
+        }
+        Err(error) => {
+            say(&Message::Skipped(format!("{}: {error:#}", OneDnn::NAME)))?;
             Ok(None)
         }
     }
@@ -152,7 +173,6 @@ fn start_python(args: &Args, opponents: &[Opponent]) -> Result<Option<Python>> {
 
 /// A name for the report.
 fn name(opponent: &Opponent, kernel: Kernel) -> String {
-    use in_process::Product;
     match *opponent {
         Opponent::Ceiling => format!("ceiling ({})", kernel.instruction()),
         Opponent::VectorSum => "vector sum of the weights".into(),
@@ -160,7 +180,9 @@ fn name(opponent: &Opponent, kernel: Kernel) -> String {
         Opponent::Gemmkit => Gemmkit::NAME.into(),
         Opponent::Tract => Tract::NAME.into(),
         Opponent::GemmF32 => GemmF32::NAME.into(),
+        Opponent::OneDnn => OneDnn::NAME.into(),
         Opponent::Python(name) => name.into(),
+        Opponent::Depthwise(channels) => format!("i8gemm depthwise3x3, {channels} channels"),
         Opponent::Ourselves { shape: (m, k, n), op, threads } => {
             let threads = if threads == 1 { "1 thread".into() } else { format!("{threads} threads") };
             format!("i8gemm {m}x{k}x{n} {op}, {threads}")
@@ -168,28 +190,30 @@ fn name(opponent: &Opponent, kernel: Kernel) -> String {
     }
 }
 
-/// A measurement of layers, on one thread.
-fn say_pairs(
+/// A measurement on one thread, without a ceiling.
+fn measurement(
     (m, k, n): ours::Shape,
-    op: &str,
+    op: String,
     kernel: Kernel,
     peer: String,
     pairs: pairs::Pairs,
-) -> Result<()> {
-    say(&Message::Measured(Measurement {
+) -> Measurement {
+    Measurement {
         m,
         k,
         n,
-        op: op.into(),
+        op,
         kernel: kernel.name().into(),
         threads: 1,
         ours_gmacs: pairs.ours / 1e9,
         peer,
         peer_gmacs: pairs.peer / 1e9,
         ratio: pairs.ratio,
+        ratio_quartiles: pairs.quartiles,
+        attempts: pairs.attempts,
         ceiling_gmacs: None,
         agrees: None,
-    }))
+    }
 }
 
 /// Multiply-adds up to which ours is compared with the portable kernel's product before it is measured.
@@ -198,6 +222,7 @@ const CHECKED: f64 = (1u64 << 31) as f64;
 struct Ring {
     effort: Effort,
     python: Option<Python>,
+    dnnl: Option<Dnnl>,
     /// Peers that failed: said once.
     skipped: Vec<String>,
 }
@@ -215,22 +240,13 @@ impl Ring {
             }
             for opponent in &row.opponents {
                 let peer = name(opponent, row.kernel);
-                let (m, k, n) = row.shape;
                 self.say_measuring(row.shape, &row.op.to_string(), &peer)?;
                 match self.against(row, &operands, *opponent, ours) {
                     Ok(Some((pairs, agrees))) => say(&Message::Measured(Measurement {
-                        m,
-                        k,
-                        n,
-                        op: row.op.to_string(),
-                        kernel: row.kernel.name().into(),
                         threads: row.threads,
-                        ours_gmacs: pairs.ours / 1e9,
-                        peer,
-                        peer_gmacs: pairs.peer / 1e9,
-                        ratio: pairs.ratio,
                         ceiling_gmacs: ceiling,
                         agrees,
+                        ..measurement(row.shape, row.op.to_string(), row.kernel, peer, pairs)
                     }))?,
                     Ok(None) => {}
                     Err(error) => self.skip(format!("{peer}: {error:#}"))?,
@@ -253,9 +269,13 @@ impl Ring {
                         pairs::pairs(effort, 1, ours, product)
                     })
                 }
+                Opponent::Depthwise(channels) => {
+                    let other = Layer::depthwise(channels);
+                    layers::with(other, kernel, |other, _| pairs::pairs(effort, 1, ours, other))
+                }
                 _ => pairs::pairs(effort, 1, ours, float),
             })?;
-            say_pairs(layer.shape(), layer.op, kernel, peer, pairs)?;
+            say(&Message::Measured(measurement(layer.shape(), layer.op.into(), kernel, peer, pairs)))?;
         }
         Ok(())
     }
@@ -272,7 +292,10 @@ impl Ring {
                 self.say_measuring(text.shape(), Text::OP, &peer)?;
                 let (effort, python) = (self.effort, &mut self.python);
                 match models.meet(*text, *opponent, effort, python) {
-                    Ok(Some(pairs)) => say_pairs(text.shape(), Text::OP, models.kernel(), peer, pairs)?,
+                    Ok(Some(pairs)) => {
+                        let op = Text::OP.into();
+                        say(&Message::Measured(measurement(text.shape(), op, models.kernel(), peer, pairs)))?;
+                    }
                     Ok(None) => {}
                     Err(error) => self.skip(format!("{peer}: {error:#}"))?,
                 }
@@ -334,18 +357,22 @@ impl Ring {
                 meet(&mut VectorSum { bytes, work: bytes.len() as f64 })
             }
             Opponent::Rten => meet(&mut InProcess::new(operands, Rten::new(operands))),
-            // These have threads of their own, which stay where the one that starts them may run.
-            Opponent::Gemmkit => {
-                cores::unpinned(|| meet(&mut InProcess::new(operands, Gemmkit::new(operands, threads))))
-            }
+            Opponent::Gemmkit => meet(&mut InProcess::new(operands, Gemmkit::new(operands, threads))),
             Opponent::Tract => {
-                cores::unpinned(|| meet(&mut InProcess::new(operands, Tract::new(operands, threads)?)))
+                // Its threads are started here.
+                let product = cores::unpinned(|| Tract::new(operands, threads))?;
+                meet(&mut InProcess::new(operands, product))
             }
             Opponent::GemmF32 => meet(&mut InProcess::new(operands, GemmF32::new(operands, threads))),
+            Opponent::OneDnn => {
+                let Some(dnnl) = &self.dnnl else { return Ok(None) };
+                meet(&mut InProcess::new(operands, OneDnn::new(dnnl, operands, row.op, threads)?))
+            }
             Opponent::Python(name) => match &mut self.python {
                 Some(python) => meet(&mut python.prepare(name, row.shape, threads)?),
                 None => Ok(None),
             },
+            Opponent::Depthwise(_) => Ok(None),
             Opponent::Ourselves { shape, op, threads } => {
                 let other = Operands::new(shape);
                 ours::with(&other, op, row.kernel, threads, |peer| meet(peer)).context("of this crate")

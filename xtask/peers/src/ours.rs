@@ -1,5 +1,7 @@
 //! The products of this crate.
 
+mod in_call;
+
 use std::fmt;
 
 use anyhow::Result;
@@ -50,18 +52,39 @@ pub struct Op {
     pub out: Type,
     /// Each column of `rhs` has a zero point.
     pub rhs_zero: bool,
+    pub packing: Packing,
+}
+
+/// When `rhs` is packed, and from what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Once, before anything is timed.
+    Once,
+    /// In each call, from K x N.
+    Rows,
+    /// In each call, from N x K.
+    Columns,
 }
 
 impl Op {
     pub const fn new(lhs: Type, rhs: Type, out: Type) -> Self {
-        Self { lhs, rhs, out, rhs_zero: false }
+        Self { lhs, rhs, out, rhs_zero: false, packing: Packing::Once }
+    }
+
+    pub const fn packed_in_call(self, packing: Packing) -> Self {
+        Self { packing, ..self }
     }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let zeros = if self.rhs_zero { ", rhs zero points" } else { "" };
-        write!(f, "{} x {} -> {}{zeros}", self.lhs, self.rhs, self.out)
+        let packing = match self.packing {
+            Packing::Once => "",
+            Packing::Rows => ", K x N packed in the call",
+            Packing::Columns => ", N x K packed in the call",
+        };
+        write!(f, "{} x {} -> {}{zeros}{packing}", self.lhs, self.rhs, self.out)
     }
 }
 
@@ -88,6 +111,20 @@ impl Operands {
         let lhs_f32 = lhs.iter().map(|&v| f32::from(v) / 128.0).collect();
         Self { shape, lhs, rhs: (0..k * n).map(value).collect(), lhs_f32 }
     }
+
+    /// `rhs` as the operation has it.
+    fn rhs<W: Operand>(&self, op: Op) -> Result<MatRef<'_, W>> {
+        let ((_, k, n), bytes) = (self.shape, bytemuck::cast_slice(&self.rhs));
+        Ok(match op.packing {
+            Packing::Columns => MatRef::row_major(bytes, n, k)?.transpose(),
+            _ => MatRef::row_major(bytes, k, n)?,
+        })
+    }
+
+    /// A scale for each column, for outputs that have them.
+    pub fn scales(&self) -> Vec<f32> {
+        (0..self.shape.2).map(|j| 1e-4 * (1.0 + (j % 7) as f32)).collect()
+    }
 }
 
 /// The checksum of the exact sums, with that zero point of `lhs`: the portable kernel's, which shares nothing with the others but the
@@ -96,13 +133,8 @@ pub fn expected(operands: &Operands, op: Op, zero_point: i32) -> Result<i64> {
     let (m, k, n) = operands.shape;
     let kernel = Kernel::by_name("portable")?;
     let weights = match op.rhs {
-        Type::U8 => {
-            let rhs = MatRef::<u8>::row_major(bytemuck::cast_slice(&operands.rhs), k, n)?;
-            with_zero_points(rhs, op, |rhs| PackedRhs::pack_for(kernel, rhs))?
-        }
-        _ => with_zero_points(MatRef::row_major(&operands.rhs, k, n)?, op, |rhs| {
-            PackedRhs::pack_for(kernel, rhs)
-        })?,
+        Type::U8 => with_zero_points(operands.rhs::<u8>(op)?, op, |rhs| PackedRhs::pack_for(kernel, rhs))?,
+        _ => with_zero_points(operands.rhs::<i8>(op)?, op, |rhs| PackedRhs::pack_for(kernel, rhs))?,
     };
     let gemm = Gemm::new(&weights, Output::i32())?;
     let mut out = vec![0; m * n];
@@ -145,10 +177,11 @@ fn with_rhs<W: Operand, R>(
     threads: usize,
     f: impl FnOnce(&mut dyn Contender) -> Result<R>,
 ) -> Result<R> {
-    let (_, k, n) = operands.shape;
-    let rhs = MatRef::<W>::row_major(bytemuck::cast_slice(&operands.rhs), k, n)?;
-    let weights = with_zero_points(rhs, op, |rhs| PackedRhs::pack_for(kernel, rhs))?;
-    let scales: Vec<f32> = (0..n).map(|j| 1e-4 * (1.0 + (j % 7) as f32)).collect();
+    if op.packing != Packing::Once {
+        return in_call::with::<W, R>(operands, op, kernel, f);
+    }
+    let weights = with_zero_points(operands.rhs::<W>(op)?, op, |rhs| PackedRhs::pack_for(kernel, rhs))?;
+    let scales = operands.scales();
     let common = Common { operands, op, threads };
     match op.out {
         Type::I8 => common.with_output::<i8, R>(&weights, Output::requantize(&scales, 5), f),

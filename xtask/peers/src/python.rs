@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
@@ -70,6 +70,11 @@ impl Python {
         self.ask::<()>("prepare", (peer, m, k, n, threads))?;
         Ok(Peer { python: self, work: macs(shape) })
     }
+
+    /// Where the package of oneDNN has its library.
+    pub fn onednn(&mut self) -> Result<PathBuf> {
+        self.ask("onednn", [(); 0])
+    }
 }
 
 impl Python {
@@ -78,8 +83,16 @@ impl Python {
     #[cfg(unix)]
     fn halt(&self, halt: bool) {
         let signal = if halt { libc::SIGSTOP } else { libc::SIGCONT };
-        // SAFETY: the child has not been waited for, so that the number is its own.
-        unsafe { libc::kill(self.child.id().cast_signed(), signal) };
+        // SAFETY: the child has not ended, or has not been waited for: the number is its own. The second call returns when all threads
+        // have halted, and takes the end of a child from nobody: that is not asked for.
+        unsafe {
+            let child = self.child.id();
+            libc::kill(child.cast_signed(), signal);
+            if halt {
+                let mut why: libc::siginfo_t = std::mem::zeroed();
+                libc::waitid(libc::P_PID, child, &mut why, libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT);
+            }
+        }
     }
 
     /// Waits instead, which helps where threads give up.

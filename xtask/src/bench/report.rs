@@ -1,70 +1,80 @@
 //! The tables of `cargo xtask bench`, in the terminal and as files.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result};
 use bench_support::measurement::Measurement;
 use comfy_table::{CellAlignment, Table, presets};
 use i8gemm::Kernel;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What `report.json` holds.
-#[derive(Serialize)]
-struct Report<'a> {
+#[derive(Serialize, Deserialize)]
+pub struct Report {
     machine: String,
-    measurements: &'a [Measurement],
-    left_out: &'a [String],
+    /// What a reader should know of peers.
+    pub notes: Vec<String>,
+    pub measurements: Vec<Measurement>,
+    /// What was not measured, and why.
+    pub left_out: Vec<String>,
 }
 
-/// Writes `report.json` and `report.md`.
-pub fn write(dir: &Path, measurements: &[Measurement], skipped: &[String]) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let report = Report { machine: machine(), measurements, left_out: skipped };
-    let files = [
-        ("report.json", serde_json::to_string_pretty(&report)?),
-        ("report.md", markdown(measurements, skipped)),
-    ];
-    for (name, text) in files {
-        let path = dir.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+impl Report {
+    /// Of this machine.
+    pub fn new() -> Self {
+        Self { machine: machine(), notes: Vec::new(), measurements: Vec::new(), left_out: Vec::new() }
     }
-    Ok(())
+
+    /// Writes `report.json` and `report.md`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        for (name, text) in
+            [("report.json", serde_json::to_string_pretty(self)?), ("report.md", self.markdown())]
+        {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The name of the CPU.
+    pub fn cpu(&self) -> &str {
+        self.machine.split(KERNELS).next().unwrap_or_default()
+    }
+
+    /// The tables.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("# i8gemm side by side\n\n{}\n", self.machine);
+        text += "\nMedians of pairs measured in turn; rates in 10^9 multiply-adds a second; ours by theirs: above 1 is faster, and where 1 \
+                 lies between the quartiles of the pairs, which stand behind it, the two are on a par.\n\
+                 Inexact: the sums of its i32 output were not the product's. ~: the quartiles lie more than 10 % apart, after as many \
+                 attempts as are made.\n";
+        let measurements = &self.measurements;
+        for threads in thread_counts(measurements) {
+            let of = |ourselves: bool| {
+                let chosen = move |m: &&Measurement| m.threads == threads && is_ourselves(m) == ourselves;
+                measurements.iter().filter(chosen)
+            };
+            let plural = if threads == 1 { "thread" } else { "threads" };
+            section(&mut text, &format!("Against others, {threads} {plural}"), of(false));
+            section(&mut text, &format!("Against itself, {threads} {plural}"), of(true));
+        }
+        let notes = self.notes.iter().map(|note| ("Note", note));
+        for (what, why) in notes.chain(self.left_out.iter().map(|why| ("Left out", why))) {
+            // Writing to a string does not fail.
+            let _ = write!(text, "\n{what}: {why}\n");
+        }
+        text
+    }
 }
 
-/// Prints the tables.
-pub fn print(measurements: &[Measurement], skipped: &[String]) -> io::Result<()> {
-    write!(program::stdout(), "{}", markdown(measurements, skipped))
-}
+/// Stands between the CPU and its kernels.
+const KERNELS: &str = "; kernels: ";
 
 /// The CPU, as far as the crate knows it, and who built the crate.
 fn machine() -> String {
     let kernels: Vec<_> = Kernel::available().map(|kernel| kernel.name()).collect();
-    format!("{}; kernels: {}", crate::run::cpu_name(), kernels.join(", "))
-}
-
-fn markdown(measurements: &[Measurement], skipped: &[String]) -> String {
-    let mut text = format!("# i8gemm side by side\n\n{}\n", machine());
-    text += "\nMedians of pairs measured in turn; rates in 10^9 multiply-adds a second; ours by theirs: above 1 is faster.\n\
-             Inexact: the sums of its i32 output were not the product's.\n";
-    for threads in thread_counts(measurements) {
-        let of = |ourselves: bool| {
-            let chosen = move |m: &&Measurement| m.threads == threads && is_ourselves(m) == ourselves;
-            measurements.iter().filter(chosen)
-        };
-        let plural = if threads == 1 { "thread" } else { "threads" };
-        section(&mut text, &format!("Against others, {threads} {plural}"), of(false));
-        section(&mut text, &format!("Against itself, {threads} {plural}"), of(true));
-    }
-    for why in skipped {
-        // Writing to a string does not fail.
-        let _ = write!(text, "\nLeft out: {why}\n");
-    }
-    text
+    format!("{}{KERNELS}{}", crate::run::cpu_name(), kernels.join(", "))
 }
 
 /// A comparison with another product of this crate.
@@ -79,6 +89,9 @@ pub fn thread_counts(measurements: &[Measurement]) -> Vec<usize> {
     all
 }
 
+/// The spread above which a row says so.
+const RESTLESS: f64 = 0.1;
+
 fn section<'a>(text: &mut String, title: &str, measurements: impl Iterator<Item = &'a Measurement>) {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -92,6 +105,7 @@ fn section<'a>(text: &mut String, title: &str, measurements: impl Iterator<Item 
         "against",
         "theirs",
         "ratio",
+        "quartiles",
     ]);
     let mut last = String::new();
     for measurement in measurements {
@@ -106,12 +120,15 @@ fn section<'a>(text: &mut String, title: &str, measurements: impl Iterator<Item 
         last = product;
         let (ours, theirs) = (format!("{ours_gmacs:.1}"), format!("{peer_gmacs:.1}"));
         let cells = [shown, op.clone(), kernel.clone(), format!("{micros:.2}"), ours, share];
-        table.add_row(cells.into_iter().chain([format!("{peer}{wrong}"), theirs, format!("{ratio:.2}")]));
+        let [low, high] = measurement.ratio_quartiles;
+        let restless = if measurement.spread() > RESTLESS { " ~" } else { "" };
+        let ratios = [format!("{ratio:.2}"), format!("{low:.2}-{high:.2}{restless}")];
+        table.add_row(cells.into_iter().chain([format!("{peer}{wrong}"), theirs]).chain(ratios));
     }
     if table.is_empty() {
         return;
     }
-    for column in [3, 4, 5, 7, 8] {
+    for column in [3, 4, 5, 7, 8, 9] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -121,12 +138,12 @@ fn section<'a>(text: &mut String, title: &str, measurements: impl Iterator<Item 
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    #[test]
-    fn the_table_names_what_was_measured() {
-        let measurement = Measurement {
+    /// Of a product.
+    pub fn measurement() -> Measurement {
+        Measurement {
             m: 1,
             k: 64,
             n: 64,
@@ -137,17 +154,37 @@ mod tests {
             peer: "tract-linalg".into(),
             peer_gmacs: 20.48,
             ratio: 2.0,
+            ratio_quartiles: [1.75, 2.25],
+            attempts: 3,
             ceiling_gmacs: Some(81.92),
             agrees: Some(false),
-        };
-        let text = markdown(std::slice::from_ref(&measurement), &["torch: not found".into()]);
-        for part in
-            ["1x64x64", "0.10", "50 %", "tract-linalg (inexact)", "2.00", "Left out: torch", "1 thread"]
-        {
+        }
+    }
+
+    #[test]
+    fn the_table_names_what_was_measured() {
+        let mut report = Report::new();
+        report.measurements.push(measurement());
+        report.left_out.push("torch: not found".into());
+        report.notes.push("held".into());
+        let text = report.markdown();
+        for part in [
+            "1x64x64",
+            "0.10",
+            "50 %",
+            "tract-linalg (inexact)",
+            "2.00",
+            "1.75-2.25 ~",
+            "Left out: torch",
+            "Note: held",
+            "1 thread",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(!text.contains("itself"));
-        let ours = Measurement { peer: "i8gemm 1x64x64 i8 x i8 -> i32, 1 thread".into(), ..measurement };
-        assert!(markdown(&[ours], &[]).contains("itself"));
+        let peer = "i8gemm 1x64x64 i8 x i8 -> i32, 1 thread".into();
+        report.measurements = vec![Measurement { peer, ratio_quartiles: [1.96, 2.04], ..measurement() }];
+        let text = report.markdown();
+        assert!(text.contains("itself") && text.contains("1.96-2.04") && !text.contains("2.04 ~"));
     }
 }
