@@ -222,6 +222,32 @@ fn more_than_one_block() {
     }
 }
 
+/// Rows of few channels, or of channels that fill no block, longer than what is interleaved at a time, by one output and by many; padded
+/// on either side, on both by more than a vector, or not at all.
+#[test]
+fn rows_of_more_than_one_part() {
+    let mut random = Random(12);
+    let three = Window::new(3, 3);
+    for (channels, width) in
+        [(1, 2049), (5, 411), (8, 129), (8, 400), (20, 104), (24, 86), (33, 63), (72, 33)]
+    {
+        for window in [
+            three,
+            three.padding(1, 1),
+            three.padding_each([0, 1], [40, 0]),
+            three.padding_each([1, 0], [1, 70]),
+        ] {
+            let filters = Filters::depthwise(channels, window);
+            let case = Case { filters, shape: Nhwc::new(1, 4, width, channels), seed: random.next() };
+            for kernel in kernels() {
+                let sums = |x| StaticConfig::<i32>::sums(x);
+                check::<u8, i32, DepthwiseConv2d<u8, i32>>(kernel, &case, sums, |_| Output::i32(), 1.0);
+                check::<i8, i32, DepthwiseConv2d<i8, i32>>(kernel, &case, sums, |_| Output::i32(), 1.0);
+            }
+        }
+    }
+}
+
 /// Images that are matrices already: read in place, whatever the window.
 #[test]
 fn images_that_are_matrices() {

@@ -27,6 +27,8 @@
 
 use core::ffi::c_void;
 
+#[cfg(feature = "alloc")]
+use super::line::blocks_of;
 use super::{
     super::{
         Epilogue,
@@ -52,7 +54,7 @@ pub(crate) struct ThreeJob<'a> {
     pub width: usize,
     /// Pixels of padding to the left.
     pub before: usize,
-    /// A pixel of padding.
+    /// A pixel of padding, or a block of it.
     pub zeros: *const u8,
     /// Pixels of a row of output.
     pub pixels: usize,
@@ -68,18 +70,22 @@ pub(crate) struct ThreeJob<'a> {
     pub out_row_stride: usize,
     /// Elements of the output type.
     pub out_pixel_stride: usize,
+    /// Room of [`line::LINE_BYTES`](super::line::LINE_BYTES), where channels go round.
+    pub line: *mut u8,
 }
 
 /// Vectors that the weights of a block take as pairs.
-const PAIRS: usize = 24;
+pub(super) const PAIRS: usize = 24;
 /// Vectors that they take as fours.
-const FOURS: usize = 12;
+pub(super) const FOURS: usize = 12;
 
-/// A function for two rows of output, and the form of weights that it takes.
+/// Functions for two rows of output, and the form of weights that they take.
 #[derive(Clone, Copy)]
 pub(crate) struct Three {
     /// Safety: see [`ThreeJob`].
     pub run: unsafe fn(&ThreeJob),
+    /// Where channels go round. Safety: see [`line::run`](super::line::run).
+    pub round: unsafe fn(&ThreeJob),
     /// [`ColumnTaps::FOURS`].
     pub fours: bool,
 }
@@ -99,7 +105,7 @@ impl Three {
 
     /// Bytes that the weights of so many channels take.
     pub fn weights_len(&self, block: usize, channels: usize) -> Option<usize> {
-        channels.div_ceil(block).checked_mul(self.block_bytes(block))
+        blocks_of(block, channels).0.checked_mul(self.block_bytes(block))
     }
 
     /// Packs weights, `weight(channel, tap)` with taps row by row, in the order described above.
@@ -112,13 +118,14 @@ impl Three {
     ) {
         // Which row of taps is multiplied by each of four rows of the image, for both rows of output; 3 is none.
         const ROWS: [[usize; 4]; 2] = [[0, 1, 2, 3], [3, 0, 1, 2]];
+        let (_, step) = blocks_of(block, channels);
         for (index, dst) in dst.chunks_exact_mut(self.block_bytes(block)).enumerate() {
-            let first = (index * block).min(channels - block);
+            let first = if step < block { index * step } else { (index * block).min(channels - block) };
             for (place, rows) in (0..3).flat_map(|v| ROWS.iter().map(move |rows| (v, rows))).enumerate() {
                 let (v, rows) = rows;
                 for c in 0..block {
                     for (i, &u) in rows.iter().enumerate() {
-                        let value = if u < 3 { weight(first + c, 3 * u + v) } else { 0 };
+                        let value = if u < 3 { weight((first + c) % channels, 3 * u + v) } else { 0 };
                         if self.fours {
                             dst[(place * block + c) * 4 + i] = value as u8;
                         } else {
@@ -135,10 +142,13 @@ impl Three {
 /// The part that an instruction set writes for itself.
 ///
 /// # Safety
-/// `column` reads `2 * LANES` bytes at each address, `weights` and `add` those of a block.
+/// `column` reads `2 * LANES` bytes at each address, `weights` and `add` those of a block, `store_column` and `load_column` what they
+/// say.
 pub(crate) unsafe trait ColumnTaps: Taps {
     /// Four taps are multiplied at once, u8 by i8: i8 values of the image are taken as u8 that are 128 larger.
     const FOURS: bool;
+    /// Planes of a column in a line: for four rows, or for two each.
+    const PLANES: usize = if Self::FOURS { 1 } else { 2 };
     /// A column's values of four rows, for two vectors of channels.
     type Column: Copy;
     /// The weights of a block, or where they are.
@@ -162,6 +172,18 @@ pub(crate) unsafe trait ColumnTaps: Taps {
         v: usize,
         weights: Self::Weights,
     ) -> Sums<Self::V>;
+
+    /// Stores a column, `plane` bytes from one plane to the next.
+    ///
+    /// # Safety
+    /// There is room for `2 * LANES` places of 4 bytes in each plane; the CPU has the features.
+    unsafe fn store_column(column: Self::Column, to: *mut u8, plane: usize);
+
+    /// A column that begins at any place of a line.
+    ///
+    /// # Safety
+    /// As [`ColumnTaps::store_column`]: they are readable.
+    unsafe fn load_column(from: *const u8, plane: usize) -> Self::Column;
 }
 
 /// The sums of two rows of output, two vectors of channels each.

@@ -33,6 +33,8 @@ use super::{Isa, isa::compiled, product::End};
     allow(dead_code, reason = "no other target has instruction sets that gain by it")
 )]
 pub(crate) mod columns;
+#[cfg_attr(not(i8gemm_x86_64), allow(dead_code, reason = "as for columns"))]
+pub(crate) mod line;
 pub(crate) mod pixels;
 pub(crate) mod taps;
 

@@ -12,6 +12,7 @@ use super::{
     super::{
         depthwise::{
             columns::{self, ColumnTaps, Sums, Three, ThreeJob},
+            line,
             taps::{MR, Tap, Taps},
         },
         product::{Buffers, End},
@@ -30,7 +31,14 @@ pub(in crate::kernels) fn three_avx2<E: End>() -> Three {
         // SAFETY: the job is valid, and the CPU has what this is compiled for.
         unsafe { columns::run::<Taps256, E>(job) }
     }
-    Three { run: run::<E>, fours: Taps256::FOURS }
+    /// # Safety
+    /// As [`line::run`]; the CPU has the same.
+    #[target_feature(enable = "avx2")]
+    unsafe fn round<E: End>(job: &ThreeJob) {
+        // SAFETY: as above.
+        unsafe { line::run::<Taps256, E>(job) }
+    }
+    Three { run: run::<E>, round: round::<E>, fours: Taps256::FOURS }
 }
 
 /// Fours of taps, with VNNI.
@@ -42,7 +50,14 @@ pub(in crate::kernels) fn three_avx512_vnni<E: End>() -> Three {
         // SAFETY: the job is valid, and the CPU has what this is compiled for.
         unsafe { columns::run::<Taps512, E>(job) }
     }
-    Three { run: run::<E>, fours: Taps512::FOURS }
+    /// # Safety
+    /// As [`line::run`]; the CPU has the same.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    unsafe fn round<E: End>(job: &ThreeJob) {
+        // SAFETY: as above.
+        unsafe { line::run::<Taps512, E>(job) }
+    }
+    Three { run: run::<E>, round: round::<E>, fours: Taps512::FOURS }
 }
 
 /// Pairs of taps.
@@ -170,6 +185,24 @@ unsafe impl ColumnTaps for Taps256 {
         }
         sums
     }
+
+    #[inline(always)]
+    unsafe fn store_column(column: Self::Column, to: *mut u8, plane: usize) {
+        // SAFETY: there is room for both planes: an array of vectors is laid out as they are.
+        unsafe {
+            to.cast::<[__m256i; 2]>().write_unaligned(column[0]);
+            to.add(plane).cast::<[__m256i; 2]>().write_unaligned(column[1]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_column(from: *const u8, plane: usize) -> Self::Column {
+        // SAFETY: both planes are readable, as above.
+        unsafe {
+            let [first, second] = [from, from.add(plane)].map(|from| from.cast::<[__m256i; 2]>());
+            [first.read_unaligned(), second.read_unaligned()]
+        }
+    }
 }
 
 /// 32 channels at a time.
@@ -275,5 +308,17 @@ unsafe impl ColumnTaps for Taps512 {
             }
         }
         sums
+    }
+
+    #[inline(always)]
+    unsafe fn store_column(column: [__m512i; 2], to: *mut u8, _plane: usize) {
+        // SAFETY: there is room: an array of vectors is laid out as they are.
+        unsafe { to.cast::<[__m512i; 2]>().write_unaligned(column) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_column(from: *const u8, _plane: usize) -> [__m512i; 2] {
+        // SAFETY: the column is readable, as above.
+        unsafe { from.cast::<[__m512i; 2]>().read_unaligned() }
     }
 }

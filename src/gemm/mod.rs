@@ -25,6 +25,8 @@ pub(crate) use output::{Bias, Kind, positive_zeros};
 pub(crate) use output::{Byte, Finish};
 #[cfg(feature = "alloc")]
 pub(crate) use owned::{OwnedBias, OwnedFinish, OwnedKind};
+#[cfg(feature = "alloc")]
+pub(crate) use pack::Line;
 pub use pack::PackedRhs;
 #[cfg(feature = "alloc")]
 pub(crate) use patches::Patches;

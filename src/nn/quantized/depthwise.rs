@@ -12,15 +12,16 @@ use super::{
 use crate::{
     Broadcast, Error, Executor, Kernel, Operand, OutputElement,
     check::check_shape,
-    gemm::{Finish, OwnedFinish},
+    gemm::{Finish, Line, OwnedFinish},
     image::{Images, Nhwc, Window},
     kernels::{
         Epilogue, Param,
         depthwise::{
             self,
             columns::ThreeJob,
+            line::{self, LINE_BYTES},
             pixels::{DepthwiseJob, Run},
-            taps::Tap,
+            taps::{MAX_BLOCK, Tap},
         },
     },
     memory,
@@ -61,7 +62,9 @@ pub struct DepthwiseConv2d<A, T> {
     /// Weights of one of them.
     stride: usize,
     /// The same for two rows of output at a time, if the window and the kernel are of the kind; see [`ThreeJob`].
-    three: Option<Vec<u8>>,
+    three: Option<Vec<Line>>,
+    /// Of those, channels go round; see [`line`].
+    round: bool,
     /// Minus the sum of an output channel's weights: times the input's zero point, what padding and zero points come to.
     zero_factor: Vec<i32>,
     /// In the order of `weights`: the first output channel of every input channel, then the second.
@@ -87,12 +90,21 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let (channels, multiplier) = (filters.inputs, filters.outputs / filters.inputs);
         let channel = |at: usize| at % channels * multiplier + at / channels;
         let finish = weights.finish::<A, T>(config, bias, filters.outputs)?;
-        let finish = finish.columns(filters.outputs, channel)?;
+        let block = depthwise::block(kernel.0.isa);
+        let plain =
+            Window { height: filters.window.height.unpadded(), width: filters.window.width.unpadded() };
+        let three = depthwise::three::<T::End>(kernel.0.isa)
+            .filter(|_| multiplier == 1 && plain == Window::new(3, 3))
+            .filter(|_| channels >= block || line::goes_round(block, channels));
+        let round = three.is_some() && line::goes_round(block, channels);
+        // Parameters of channels, which go round with them.
+        let columns = if round { line::round_of(block, channels) } else { filters.outputs };
+        let channel = |at: usize| channel(at % filters.outputs);
+        let finish = finish.columns(columns, channel)?;
         let sum = |at: usize| {
             weights.values[channel(at) * taps..][..taps].iter().fold(0i32, |sum, &w| sum - i32::from(w))
         };
-        let zero_factor = memory::collected("output channels", (0..filters.outputs).map(sum))?;
-        let block = depthwise::block(kernel.0.isa);
+        let zero_factor = memory::collected("output channels", (0..columns).map(sum))?;
         let what = "packed filters";
         let overflow = Error::SizeOverflow { what, rows: filters.outputs, cols: taps };
         let stride = depthwise::weights_len(block, channels, taps).ok_or(overflow)?;
@@ -101,17 +113,15 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
             let weight = |c: usize, t: usize| weights.values[(c * multiplier + j) * taps + t];
             depthwise::pack_weights(block, channels, taps, weight, packed);
         }
-        let plain =
-            Window { height: filters.window.height.unpadded(), width: filters.window.width.unpadded() };
-        let fits = multiplier == 1 && channels >= block && plain == Window::new(3, 3);
-        let three = match depthwise::three::<T::End>(kernel.0.isa) {
-            Some(three) if fits => {
-                let mut packed =
-                    memory::zeroed(what, three.weights_len(block, channels).ok_or(overflow)?, 1)?;
-                three.pack_weights(block, channels, |c, t| weights.values[c * taps + t], &mut packed);
+        let three = match three {
+            Some(three) => {
+                let len = three.weights_len(block, channels).ok_or(overflow)?;
+                let mut packed = Line::zeroed(what, filters.outputs, taps, len)?;
+                let dst = &mut bytemuck::cast_slice_mut(&mut packed)[..len];
+                three.pack_weights(block, channels, |c, t| weights.values[c * taps + t], dst);
                 Some(packed)
             }
-            _ => None,
+            None => None,
         };
         let (input, elements) = (config.input, PhantomData);
         Ok(Self {
@@ -120,6 +130,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
             weights: packed,
             stride,
             three,
+            round,
             zero_factor,
             finish,
             input,
@@ -138,9 +149,21 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         (workers, most_parts(macs, workers).min(rows).max(1))
     }
 
-    fn scratch(&self, row: &TapRow, workers: usize) -> Result<Size, Error> {
+    /// Values of padding: of a pixel, and of a row where channels go round.
+    fn padding(&self, width: usize) -> (usize, usize) {
+        if self.round { (self.filters.inputs, width.max(MAX_BLOCK)) } else { (self.filters.inputs, 1) }
+    }
+
+    /// Bytes of a worker's line; see [`line`].
+    fn line_bytes(&self) -> usize {
+        if self.round { LINE_BYTES } else { 0 }
+    }
+
+    fn scratch(&self, row: &TapRow, width: usize, workers: usize) -> Result<Size, Error> {
+        let (channels, pixels) = self.padding(width);
         Size::default()
-            .add::<u8>(self.filters.inputs, 1)?
+            .add::<u8>(channels, pixels)?
+            .add::<u8>(workers, self.line_bytes())?
             .add::<Words<Tap>>(workers, row.taps)?
             .add::<Words<Run>>(workers, row.runs)
     }
@@ -163,7 +186,7 @@ impl<A: Operand, T: OutputElement> Layer for DepthwiseConv2d<A, T> {
     fn workspace_size_with(&self, shape: Nhwc, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
         let out = self.output_shape(shape)?;
         let (workers, _) = self.workers_and_parts(out, executor);
-        self.scratch(&TapRow::new(&self.filters.window, shape, out)?, workers)?.total(0)
+        self.scratch(&TapRow::new(&self.filters.window, shape, out)?, shape.width, workers)?.total(0)
     }
 
     /// Computes `y` from the images `x` and gives its shape.
@@ -182,9 +205,11 @@ impl<A: Operand, T: OutputElement> Layer for DepthwiseConv2d<A, T> {
         check_shape("elements of y", out.elements()?, y.len())?;
         let rows = TapRow::new(&self.filters.window, shape, out)?;
         let (workers, parts) = self.workers_and_parts(out, executor);
-        let mut carver = Carver::new(scratch, self.scratch(&rows, workers)?.total(0)?)?;
-        let zeros: &mut [u8] = carver.take(shape.channels, 1)?;
+        let mut carver = Carver::new(scratch, self.scratch(&rows, shape.width, workers)?.total(0)?)?;
+        let (channels, pixels) = self.padding(shape.width);
+        let zeros: &mut [u8] = carver.take(channels, pixels)?;
         zeros.fill(self.input.zero_point as u8);
+        let lines: &mut [u8] = carver.take(workers, self.line_bytes())?;
         let taps: &mut [Words<Tap>] = carver.take(workers, rows.taps)?;
         let runs: &mut [Words<Run>] = carver.take(workers, rows.runs)?;
         let call = DepthwiseCall {
@@ -196,6 +221,7 @@ impl<A: Operand, T: OutputElement> Layer for DepthwiseConv2d<A, T> {
             y: y.as_mut_ptr().cast(),
             taps: taps.as_mut_ptr().cast(),
             runs: runs.as_mut_ptr().cast(),
+            lines: lines.as_mut_ptr(),
         };
         let total = out.batch * out.height;
         if out.elements()? > 0 {
@@ -234,6 +260,7 @@ struct DepthwiseCall<'a, A, T> {
     y: *mut T,
     taps: *mut Tap,
     runs: *mut Run,
+    lines: *mut u8,
 }
 
 // SAFETY: parts read shared inputs and write disjoint outputs and scratch, see `DepthwiseConv2d::forward_with`.
@@ -267,10 +294,13 @@ impl<A: Operand, T: OutputElement> DepthwiseCall<'_, A, T> {
         };
         let isa = layer.kernel.0.isa;
         let (run, three) = (depthwise::run::<T::End>(isa), depthwise::three::<T::End>(isa));
+        // A row of the image and one of output have a block of values each.
+        let wide =
+            !layer.round || self.image.shape.width.min(self.out.width) * channels >= depthwise::block(isa);
         let mut row = rows.start;
         while row < rows.end {
             let (n, y) = (row / self.out.height, row % self.out.height);
-            if let (Some(three), Some(weights)) = (three, &layer.three) {
+            if let (Some(three), Some(weights)) = (three.filter(|_| wide), &layer.three) {
                 // Two rows of an image; a last one is done with the row before it, again.
                 let pair = if y + 1 < self.out.height && row + 1 < rows.end {
                     Some(0)
@@ -280,9 +310,10 @@ impl<A: Operand, T: OutputElement> DepthwiseCall<'_, A, T> {
                 if let Some(back) = pair {
                     let (row_stride, first) = (self.out.width * self.out.channels, row - back);
                     let epilogue = Epilogue { lhs_shift: three.shift(A::MIN == 0), ..epilogue };
-                    // SAFETY: rows lie inside the image or are padding; both rows of output belong to this part.
+                    let run = if layer.round { three.round } else { three.run };
+                    // SAFETY: rows lie inside the image or are padding; both rows of output and the line belong to this part.
                     unsafe {
-                        (three.run)(&ThreeJob {
+                        run(&ThreeJob {
                             rows: self.image.rows(&layer.filters.window, n, y - back),
                             width: self.image.shape.width,
                             before: layer.filters.window.width.before,
@@ -290,12 +321,13 @@ impl<A: Operand, T: OutputElement> DepthwiseCall<'_, A, T> {
                             pixels: self.out.width,
                             channels,
                             unsigned: A::MIN == 0,
-                            weights: weights.as_ptr(),
+                            weights: weights.as_ptr().cast(),
                             epilogue: &epilogue,
                             first_col: 0,
                             out: self.y.add(first * row_stride).cast::<c_void>(),
                             out_row_stride: row_stride,
                             out_pixel_stride: self.out.channels,
+                            line: self.lines.wrapping_add(index * layer.line_bytes()),
                         });
                     }
                     row = first + 2;
