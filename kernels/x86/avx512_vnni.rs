@@ -3,6 +3,7 @@
 //! - Instruction: `vpdpbusd zmm`: 64 products of u8 by i8, added in fours to 16 i32.
 //! - Tile: 6 rows x 64 columns, or 8 x 48 when 7 or 8 rows are all there are: 24 sums, 4 (3) of `rhs`, 1 broadcast of
 //!   `lhs`, 29 (28) of 32 registers, and one of sign bits where i8 is flipped. Fewer adjacent panels make narrower tiles of the same layout.
+//! - One row is multiplied panel after panel (`avx512_row.rs`).
 //! - `lhs`: rows of u8, read in place, 4 values broadcast for a step. The sign bit of i8 values is flipped and their zero point
 //!   raised by 128: as they are broadcast where ports for logic stand beside those that multiply (AMD), or in a copy made before
 //!   where both 512-bit ports multiply (Intel): a pass over M * K bytes. `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at
@@ -18,18 +19,20 @@ use core::arch::x86_64::*;
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     product::{
-        self, Buffers, End, MicroKernel, TileEnd, TileInput, correct, each, finish_from_base, group_cols,
-        layout, next_part,
+        self, Buffers, End, MicroKernel, TileEnd, TileInput, correct, each, finish_from_base,
+        group_cols, layout, next_part,
     },
 };
-use super::{detect, fetch_output_row, lanes512::Lanes512, pack::pack_rhs_512, sums, tail_word};
+use super::{
+    avx512_row as row, detect, fetch_output_row, lanes512::Lanes512, pack::pack_rhs_512, sums, tail_word,
+};
 
-const KR: usize = 4;
+pub(super) const KR: usize = 4;
 
 /// Rows of the tallest tile.
 const MR: usize = 8;
 /// Columns of a panel: one vector.
-const NR: usize = 16;
+pub(super) const NR: usize = 16;
 
 /// The table entry.
 pub(crate) static KERNEL: Kernel = Kernel {
@@ -201,10 +204,7 @@ unsafe fn tile<E: End, const R: usize, const Q: usize>(input: &TileInput, end: &
             _mm512_setzero_si512()
         };
         if tail > 0 {
-            multiply_add(&mut sums, input, steps, |r| {
-                let row = input.lhs.add(r * input.lhs_stride + steps * KR);
-                _mm512_xor_si512(_mm512_set1_epi32(tail_word(row, tail)), flip)
-            });
+            multiply_tail(&mut sums, input, flip);
         }
         let ready = E::ready::<Lanes512>(end.epilogue);
         if !large {
@@ -265,7 +265,7 @@ const FETCH_STEPS: usize = 24;
 /// # Safety
 /// The CPU has AVX-512.
 #[inline(always)]
-unsafe fn sign_bits() -> __m512i {
+pub(super) unsafe fn sign_bits() -> __m512i {
     // SAFETY: 64 bytes.
     unsafe { _mm512_loadu_si512(core::hint::black_box(&SIGN_BITS).as_ptr().cast()) }
 }
@@ -275,7 +275,7 @@ unsafe fn sign_bits() -> __m512i {
 /// # Safety
 /// The tile has that row and whole step.
 #[inline(always)]
-unsafe fn word(input: &TileInput, r: usize, step: usize) -> __m512i {
+pub(super) unsafe fn word(input: &TileInput, r: usize, step: usize) -> __m512i {
     // SAFETY: the row's step is 4 readable bytes.
     unsafe {
         _mm512_set1_epi32(input.lhs.add(r * input.lhs_stride + step * KR).cast::<i32>().read_unaligned())
@@ -287,7 +287,7 @@ unsafe fn word(input: &TileInput, r: usize, step: usize) -> __m512i {
 /// # Safety
 /// The tile has that panel and step.
 #[inline(always)]
-unsafe fn weights(input: &TileInput, q: usize, step: usize) -> __m512i {
+pub(super) unsafe fn weights(input: &TileInput, q: usize, step: usize) -> __m512i {
     // SAFETY: the panel's step is 64 readable bytes.
     unsafe { _mm512_loadu_si512(input.rhs.add(q * input.panel_stride + step * NR * KR).cast()) }
 }
@@ -308,13 +308,26 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
     let mut step = 0;
     // SAFETY: the tile has `R` rows and `Q` panels, readable for as many steps.
     unsafe {
-        if R == 1 && Q == 4 && input.k < LONG_PANEL && input.job_bytes > SECOND_LEVEL {
-            return each!(q in 0..Q => sums[0][q] = panel_after_panel(sums[0][q], input, q, steps, &flip));
+        if R == 1 && row::pays(input) {
+            // A copy, so that the sums of the loop below need no address.
+            let mut row = sums[0];
+            row::multiply(&mut row, input, steps);
+            sums[0] = row;
+            return;
+        }
+        // The weights of few rows come out of the second cache level as fast as they are multiplied, if it holds them all.
+        let fetches = large && (input.job_rows > 3 * MR || input.job_bytes > row::SECOND_LEVEL);
+        if !fetches {
+            while step < steps {
+                multiply_add(sums, input, step, |r| flip(word(input, r, step)));
+                step += 1;
+            }
+            return;
         }
         // The next group's panels would come too late: the processor's own prefetching stops at the end of a panel or a page. A tile
         // of few asks for all of them, the first of many for one panel each, so that memory has time.
         let mut fetch = input.rhs;
-        if large && !input.next_rhs.is_null() {
+        if !input.next_rhs.is_null() {
             if input.job_rows > 3 * MR {
                 if input.tiles_before < Q {
                     fetch = input.next_rhs.wrapping_add(input.tiles_before * input.panel_stride);
@@ -332,7 +345,7 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
         }
         // Stores of a large product would wait for memory one after the other: lines are fetched in the time that the sums take,
         // a row's at a time, since all at once they would keep panels from coming out of the second cache level.
-        if large && steps >= FETCH_STEPS {
+        if steps >= FETCH_STEPS {
             let part = steps / MR;
             for r in 0..R {
                 fetch_output_row::<E>(end, r, Q * NR);
@@ -345,49 +358,10 @@ unsafe fn multiply_steps<E: End, const R: usize, const Q: usize>(
             }
         }
         while step < steps {
-            if large {
-                fetch_line(fetch, 0, step);
-            }
+            fetch_line(fetch, 0, step);
             multiply_add(sums, input, step, |r| flip(word(input, r, step)));
             step += 1;
         }
-    }
-}
-
-/// Bytes of weights that the second cache level can't hold beside the rest.
-const SECOND_LEVEL: usize = 3 << 19;
-
-/// Depth from which four panels are four streams that are long enough for the processor's own prefetching.
-const LONG_PANEL: usize = 2048;
-
-/// One row by one panel, in four chains. Panel after panel the weights are one stream, which memory serves faster than four short
-/// ones: 0.92 to 0.95 of the time where they lie beyond the second cache level, more where they lie in it.
-///
-/// # Safety
-/// As [`tile`].
-#[inline(always)]
-unsafe fn panel_after_panel(
-    base: __m512i,
-    input: &TileInput,
-    q: usize,
-    steps: usize,
-    flip: &impl Fn(__m512i) -> __m512i,
-) -> __m512i {
-    // SAFETY: the tile has its only row and panel `q`, readable for as many steps.
-    unsafe {
-        let add = |sum, step| _mm512_dpbusd_epi32(sum, flip(word(input, 0, step)), weights(input, q, step));
-        let zero = _mm512_setzero_si512();
-        let [mut a, mut b, mut c, mut d] = [base, zero, zero, zero];
-        let mut step = 0;
-        while step + 4 <= steps {
-            [a, b, c, d] = [add(a, step), add(b, step + 1), add(c, step + 2), add(d, step + 3)];
-            step += 4;
-        }
-        while step < steps {
-            a = add(a, step);
-            step += 1;
-        }
-        _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d))
     }
 }
 
@@ -410,10 +384,57 @@ unsafe fn multiply_add<const R: usize, const Q: usize>(
     values: impl Fn(usize) -> __m512i,
 ) {
     // SAFETY: the tile has `Q` panels, readable at this step.
+    unsafe { add_products(sums, |q| weights(input, q, step), values) }
+}
+
+/// Adds the products of the last values of rows, fewer than a step has: the last four of a row, by weights that are moved to meet
+/// them. What has been multiplied already meets zeros.
+///
+/// # Safety
+/// As [`tile`]; K is no multiple of a step.
+#[inline(always)]
+unsafe fn multiply_tail<const R: usize, const Q: usize>(
+    sums: &mut [[__m512i; Q]; R],
+    input: &TileInput,
+    flip: __m512i,
+) {
+    let (step, tail) = (input.k / KR, input.k % KR);
+    // SAFETY: rows are readable for K bytes, panels for whole steps.
+    unsafe {
+        let row = |r: usize| input.lhs.wrapping_add(r * input.lhs_stride);
+        if step > 0 {
+            let shift = _mm_cvtsi32_si128((8 * (KR - tail)) as i32);
+            add_products(
+                sums,
+                |q| _mm512_sll_epi32(weights(input, q, step), shift),
+                |r| {
+                    let word = row(r).add(input.k - KR).cast::<i32>().read_unaligned();
+                    _mm512_xor_si512(_mm512_set1_epi32(word), flip)
+                },
+            );
+        } else {
+            multiply_add(sums, input, step, |r| {
+                _mm512_xor_si512(_mm512_set1_epi32(tail_word(row(r), tail)), flip)
+            });
+        }
+    }
+}
+
+/// `sums[r][q] += values(r) * weights(q)`.
+///
+/// # Safety
+/// The CPU has the features of [`tile`].
+#[inline(always)]
+unsafe fn add_products<const R: usize, const Q: usize>(
+    sums: &mut [[__m512i; Q]; R],
+    weights: impl Fn(usize) -> __m512i,
+    values: impl Fn(usize) -> __m512i,
+) {
+    // SAFETY: the CPU has the features.
     unsafe {
         let mut b = [_mm512_setzero_si512(); Q];
         for (q, b) in b.iter_mut().enumerate() {
-            *b = weights(input, q, step);
+            *b = weights(q);
         }
         for (r, sums) in sums.iter_mut().enumerate() {
             let a = values(r);
