@@ -206,7 +206,14 @@ fn every_tail_of_every_kernel() {
 fn large_products() {
     let mut random = Random(11);
     for kernel in kernels() {
-        let alone = [(1, 3000, 257), (1, 300, 1801), (1, 1024, 201), (1, 1030, 8200)];
+        let alone = [
+            (1, 3000, 257),
+            (1, 300, 1801),
+            (1, 1024, 201),
+            (1, 1030, 8200),
+            (1, 1003, 2001),
+            (1, 2050, 900),
+        ];
         let several = [(700, 1000, 70), (260, 1500, 33), (13, 9000, 17), (37, 512, 41)];
         for (m, k, n) in alone.into_iter().chain(several) {
             let x = Matrix::<i8>::random(&mut random, Fill::Uniform, m, k, Order::RowMajor);
@@ -263,7 +270,62 @@ fn every_tile_through_every_end() {
     let mut random = Random(17);
     for kernel in kernels() {
         for m in 1..=13 {
-            for (k, n) in [(15, 64), (258, 112), (520, 48)] {
+            for (k, n) in [(15, 64), (258, 112), (520, 48), (67, 16), (258, 32)] {
+                check::<i8>(&mut random, kernel, m, k, n);
+                check::<u8>(&mut random, kernel, m, k, n);
+            }
+        }
+    }
+}
+
+/// Few columns of many rows, which some kernels multiply along K: depths around their vectors, rows that are no whole blocks, through
+/// every kind of end, read in place or not, contiguous or not.
+#[test]
+fn few_columns() {
+    fn check<A: Operand>(random: &mut Random, kernel: Kernel, m: usize, k: usize, n: usize) {
+        let fill = FILLS[random.below(FILLS.len())];
+        let (x, w) = (
+            Matrix::<A>::random(random, fill, m, k, Order::RowMajor),
+            Matrix::<i8>::random(random, fill, k, n, Order::ColMajor),
+        );
+        let mut p = Parameters::draw::<A, i8>(random, m, n);
+        while p.row_scales.len() != m {
+            p = Parameters::draw::<A, i8>(random, m, n);
+        }
+        let lhs = one_or_each!(p.lhs_zero, |z| Lhs::new(x.view()).zero_point(z), |z| {
+            Lhs::new(x.view()).zero_points(z)
+        });
+        let rhs = one_or_each!(p.rhs_zero, |z| Rhs::new(w.view()).zero_point(z), |z| {
+            Rhs::new(w.view()).zero_points(z)
+        });
+        let (scaled, f32) = (lhs.scales(&p.row_scales), one_or_each!(p.scales, Output::f32, Output::f32));
+        let order = ORDERS[random.below(ORDERS.len())];
+        macro_rules! expect {
+            ($($lhs:expr, $output:expr;)*) => { $(compare(kernel, $lhs, m, rhs, n, $output, order).unwrap();)* };
+        }
+        let i8 = one_or_each!(p.scales, |s| Output::<i8>::requantize(s, -7), |s| {
+            Output::<i8>::requantize(s, -7)
+        });
+        let rounding = [FixedRounding::Single, FixedRounding::Double][random.below(2)];
+        let fixed = one_or_each!(p.multipliers, |s| Output::<u8>::requantize_fixed(s, rounding, 9), |s| {
+            Output::<u8>::requantize_fixed(s, rounding, 9)
+        });
+        expect! {
+            lhs, Output::i32();
+            lhs, Output::i32().bias(&p.bias).accumulate();
+            scaled, f32.bias_f32(&p.bias_f32).clamp(0.0, 60.0);
+            lhs, f32.bias(&p.bias);
+            scaled, f32.accumulate();
+            lhs, i8.bias(&p.bias).clamp(-7, 100);
+            lhs, i8.bias_f32(&p.bias_f32);
+            lhs, fixed.bias(&p.bias);
+        }
+    }
+    let mut random = Random(19);
+    for kernel in kernels() {
+        for n in 1..=9 {
+            for k in [32, 63, 64, 65, 100, 127, 128, 191, 256, 320, 333, 512, 1030, 5000] {
+                let m = [8, 15, 16, 17, 24, 31, 33, 64, 70, 75, 83][random.below(11)];
                 check::<i8>(&mut random, kernel, m, k, n);
                 check::<u8>(&mut random, kernel, m, k, n);
             }

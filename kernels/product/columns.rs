@@ -2,7 +2,10 @@
 
 use core::mem::MaybeUninit;
 
-use super::super::{Epilogue, vectors::lanes::Lanes};
+use super::{
+    super::{Epilogue, vectors::lanes::Lanes},
+    ends::Store,
+};
 
 /// What changes no f32 when it is added, zeros of either sign included: an output without bias needs no branch.
 const NO_BIAS: f32 = -0.0;
@@ -206,6 +209,47 @@ impl Columns {
             if let Some(multipliers) = epilogue.store.multipliers() {
                 self.multiplier.fill(count, width, 0, |j| multipliers.get(start + j).multiplier);
                 self.shift.fill(count, width, 0, |j| multipliers.get(start + j).shift);
+            }
+        }
+    }
+}
+
+impl Columns {
+    /// The parameters of one of these columns, for an output that is turned: a vector of its rows from `first_row` on stands where
+    /// columns do, so what rows have is what columns have there. Only what follows the corrected sum.
+    ///
+    /// # Safety
+    /// `columns` was filled for the store and has the column; the store is valid for a vector of rows; there is room for a vector of
+    /// columns; the CPU has the features of `V`.
+    #[inline(always)]
+    #[allow(dead_code, reason = "not every target has kernels that turn outputs")]
+    pub unsafe fn turn<V: Lanes>(
+        &mut self,
+        columns: &Columns,
+        column: usize,
+        store: &Store,
+        first_row: usize,
+    ) {
+        // SAFETY: as promised.
+        unsafe {
+            if store.scales().is_some() {
+                let scale = *columns.scale.at(column);
+                let scales = match *store {
+                    Store::F32 { row_scales, .. } if row_scales.step == 0 => {
+                        V::splat_f(row_scales.get(0) * scale)
+                    }
+                    Store::F32 { row_scales, .. } => {
+                        V::mul_f(V::load_f(row_scales.ptr.add(first_row)), V::splat_f(scale))
+                    }
+                    _ => V::splat_f(scale),
+                };
+                V::store_f(scales, self.scale.0);
+                V::store_f(V::splat_f(*columns.bias.at(column)), self.bias.0);
+                self.small_scales = scale < 1.0;
+            }
+            if store.multipliers().is_some() {
+                V::store_i(V::splat_i(*columns.multiplier.at(column)), self.multiplier.0);
+                V::store_i(V::splat_i(*columns.shift.at(column)), self.shift.0);
             }
         }
     }

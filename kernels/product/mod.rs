@@ -2,6 +2,8 @@
 
 mod bytes;
 mod columns;
+#[allow(dead_code, reason = "not every target has kernels that multiply few columns so")]
+pub(crate) mod dots;
 mod drive;
 pub(crate) mod ends;
 mod groups;

@@ -2,8 +2,9 @@
 //!
 //! - Instruction: `vpdpbusd zmm`: 64 products of u8 by i8, added in fours to 16 i32.
 //! - Tile: 6 rows x 64 columns, or 8 x 48 when 7 or 8 rows are all there are: 24 sums, 4 (3) of `rhs`, 1 broadcast of
-//!   `lhs`, 29 (28) of 32 registers, and one of sign bits where i8 is flipped. Fewer adjacent panels make narrower tiles of the same layout.
-//! - One row is multiplied panel after panel (`avx512_row.rs`).
+//!   `lhs`, 29 (28) of 32 registers, and one of sign bits where i8 is flipped. Fewer adjacent panels make narrower tiles of the same layout;
+//!   where there are no more than two, tiles are 12 rows tall: 12 chains hide a latency of 5 cycles at two instructions a cycle.
+//! - One row is multiplied panel after panel (`avx512_row.rs`), few columns of many rows along K (`avx512_dots.rs`).
 //! - `lhs`: rows of u8, read in place, 4 values broadcast for a step. The sign bit of i8 values is flipped and their zero point
 //!   raised by 128: as they are broadcast where ports for logic stand beside those that multiply (AMD), or in a copy made before
 //!   where both 512-bit ports multiply (Intel): a pass over M * K bytes. `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at
@@ -19,7 +20,7 @@ use core::arch::x86_64::*;
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     product::{
-        self, Buffers, End, MicroKernel, TileEnd, TileInput, correct, each, finish_from_base,
+        self, Buffers, End, MicroKernel, TileEnd, TileInput, correct, dots, each, finish_from_base,
         group_cols, layout, next_part,
     },
 };
@@ -29,8 +30,10 @@ use super::{
 
 pub(super) const KR: usize = 4;
 
-/// Rows of the tallest tile.
+/// Rows of the tallest tile of three panels.
 const MR: usize = 8;
+/// Rows of the tallest tile of two panels or one.
+const TALL: usize = 12;
 /// Columns of a panel: one vector.
 pub(super) const NR: usize = 16;
 
@@ -75,20 +78,38 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the job is valid, and the CPU has the features that this is compiled for.
-    unsafe { product::multiply::<Avx512VnniTiles, E>(job) }
+    unsafe {
+        if dots::takes::<Avx512VnniTiles>(job) {
+            return multiply_few_columns::<E>(job);
+        }
+        product::multiply::<Avx512VnniTiles, E>(job);
+    }
 }
 
-struct Avx512VnniTiles;
+/// # Safety
+/// As [`multiply`], of a job that [`dots`] takes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline(never)]
+unsafe fn multiply_few_columns<E: End>(job: &Job) {
+    // SAFETY: as above.
+    unsafe { dots::multiply::<Avx512VnniTiles, E>(job) }
+}
+
+pub(super) struct Avx512VnniTiles;
 
 // SAFETY: `tile` reads K bytes of each row and whole steps of each panel.
 unsafe impl MicroKernel for Avx512VnniTiles {
     type V = Lanes512;
     const NR: usize = NR;
-    type Buffers = Buffers<MR, { 4 * NR }>;
+    type Buffers = Buffers<TALL, { 4 * NR }>;
 
     #[inline(always)]
     fn next_rows(remaining: usize, job: &Job) -> usize {
-        if job.rows <= MR { remaining } else { next_part(remaining, 6) }
+        if job.rows <= MR {
+            remaining
+        } else {
+            next_part(remaining, if job.cols <= 2 * NR { TALL } else { 6 })
+        }
     }
 
     #[inline(always)]
@@ -117,7 +138,11 @@ unsafe impl MicroKernel for Avx512VnniTiles {
                 5 => with_rows!(5: 1 2 3 4),
                 6 => with_rows!(6: 1 2 3 4),
                 7 => with_rows!(7: 1 2 3),
-                _ => with_rows!(8: 1 2 3),
+                8 => with_rows!(8: 1 2 3),
+                9 => with_rows!(9: 1 2),
+                10 => with_rows!(10: 1 2),
+                11 => with_rows!(11: 1 2),
+                _ => with_rows!(12: 1 2),
             }
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod avx2;
 mod avx2_loops;
 mod avx2_row;
+mod avx512_dots;
 mod avx512_row;
 pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
