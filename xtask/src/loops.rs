@@ -16,6 +16,9 @@ pub struct Target {
     pub spills: fn(&str) -> bool,
     /// Any store: loops that do nothing but multiply have none, wherever it may go.
     pub stores: fn(&str) -> bool,
+    /// Functions whose loops read all weights of one row, and in how many loops of at least four multiplies: the processor's
+    /// prefetching follows load instructions, so that each copy of such a loop begins anew.
+    pub one_row: &'static [(&'static str, usize)],
 }
 
 /// x86-64, AT&T syntax: a vector register stored relative to the stack or frame pointer.
@@ -35,6 +38,8 @@ pub static X86_64: Target = Target {
         store && (text.contains("(%rsp") || text.contains("(%rbp"))
     },
     stores: |text| text.starts_with("vmov") && text.contains("mm") && text.ends_with(')'),
+    // Of weights that lie near, and far.
+    one_row: &[("avx512_row::multiply", 2)],
 };
 
 /// 64-bit ARM.
@@ -60,6 +65,7 @@ pub static AARCH64: Target = Target {
     },
     spills: |text| AARCH64_STORES(text) && (text.contains("[sp") || text.contains("[x29")),
     stores: AARCH64_STORES,
+    one_row: &[],
 };
 
 /// 32-bit ARM.
@@ -77,6 +83,7 @@ pub static ARMV7: Target = Target {
     },
     spills: |text| ARMV7_STORES(text) && text.contains("[sp") || name(text).contains("push"),
     stores: |text| ARMV7_STORES(text) || name(text).contains("push"),
+    one_row: &[],
 };
 
 const AARCH64_STORES: fn(&str) -> bool = |text| text.starts_with("st");
@@ -131,7 +138,26 @@ pub fn no_spills(log: &Log, archive: &Path, target: &Target) -> Result<()> {
     ensure!(spilling.is_empty(), "loops with spills:\n{spilling}");
     let called = intrinsics(&text);
     ensure!(called.is_empty(), "intrinsics that are not inlined:\n{}", called.join("\n"));
+    let copied = copies(&text, target);
+    ensure!(copied.is_empty(), "loops over the weights of one row that stand more often:\n{copied}");
     Ok(())
+}
+
+/// The functions of [`Target::one_row`] that have not as many loops as are named there, all copies of a function taken together.
+fn copies(text: &str, target: &Target) -> String {
+    let mut found = String::new();
+    let functions = functions(text);
+    for &(name, count) in target.one_row {
+        let named = functions.iter().filter(|f| f.first().is_some_and(|i| i.function.contains(name)));
+        let multiplies =
+            |body: &&[Instruction]| body.iter().filter(|i| (target.macs)(i.text) > 0).count() >= 4;
+        let loops: usize =
+            named.map(|f| inner_loops(f, target).iter().filter(|body| multiplies(body)).count()).sum();
+        if loops != count {
+            found += &format!("{name}: {loops}, not {count}\n");
+        }
+    }
+    found
 }
 
 /// Intrinsics that are functions.
@@ -227,6 +253,17 @@ mod tests {
         assert_eq!(spills(&disassembly("vmovdqa 0x40(%rsp),%ymm3")), [0]);
         // A branch inside makes it an outer loop, which is not looked at.
         assert!(spills(&disassembly("jne    20 <kernel::tile+0x10>")).is_empty());
+    }
+
+    #[test]
+    fn a_second_copy_of_a_row_is_found() {
+        let (name, count) = X86_64.one_row[0];
+        let steps: String = (2..6).map(|i| format!("  1{i}:\tvpdpbusd (%rax),%zmm1,%zmm2\n")).collect();
+        let one =
+            format!("0000000000000010 <kernels::{name}>:\n{steps}  1d:\tjne    12 <f+0x2>\n  20:\tret\n");
+        assert_eq!(copies(&one.repeat(count), &X86_64), "");
+        let wrong = copies(&one.repeat(count + 1), &X86_64);
+        assert_eq!(wrong, format!("{name}: {}, not {count}\n", count + 1));
     }
 
     #[test]
