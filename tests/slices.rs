@@ -293,6 +293,8 @@ fn dynamic_is_its_definition() {
                 let view = MatRef::row_major(&x, m, k).unwrap();
                 let quantizer = DynamicQuantizer::per_row().kernel(kernel);
                 check_dynamic::<f32, u8>(quantizer.ignore_non_finite(), true, view);
+                let whole = DynamicQuantizer::per_tensor().kernel(kernel).ignore_non_finite();
+                check_dynamic::<f32, u8>(whole, false, view);
                 let mut buffers = DynamicBuffers::<i8>::default();
                 let refused = quantizer.quantize(view, &mut buffers);
                 assert!(matches!(refused, Err(Error::NonFinite { index: 1, .. })));

@@ -40,6 +40,7 @@ unsafe impl Lanes for Lanes128 {
         splat_i(x: i32) -> Self::I = vdupq_n_s32(x);
         add_i(a: Self::I, b: Self::I) -> Self::I = vaddq_s32(a, b);
         sub_i(a: Self::I, b: Self::I) -> Self::I = vsubq_s32(a, b);
+        total(v: Self::I) -> i32 = vaddvq_s32(v);
         mul_i(a: Self::I, b: Self::I) -> Self::I = vmulq_s32(a, b);
         min_i(a: Self::I, b: Self::I) -> Self::I = vminq_s32(a, b);
         max_i(a: Self::I, b: Self::I) -> Self::I = vmaxq_s32(a, b);
@@ -65,6 +66,17 @@ unsafe impl Lanes for Lanes128 {
         to_i(v: Self::F) -> Self::I = vcvtnq_s32_f32(v);
     }
 
+    #[inline(always)]
+    unsafe fn quotient(a: Self::F, b: Self::F, inverse: Self::F) -> Self::F {
+        // SAFETY: the CPU has NEON.
+        unsafe {
+            let mut quotient = vmulq_f32(a, inverse);
+            for _ in 0..2 {
+                quotient = vfmaq_f32(quotient, vfmsq_f32(a, quotient, b), inverse);
+            }
+            quotient
+        }
+    }
     #[inline(always)]
     unsafe fn load_bytes(p: *const u8) -> Self::I {
         // SAFETY: the CPU has NEON; pointers as the caller promised.

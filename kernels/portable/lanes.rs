@@ -31,6 +31,7 @@ unsafe impl Lanes for Scalar4 {
         splat_i(x: i32) -> Self::I = [x; 4];
         add_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, i32::wrapping_add);
         sub_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, i32::wrapping_sub);
+        total(v: Self::I) -> i32 = v.into_iter().fold(0, i32::wrapping_add);
         mul_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, i32::wrapping_mul);
         min_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, Ord::min);
         max_i(a: Self::I, b: Self::I) -> Self::I = zip(a, b, Ord::max);

@@ -59,6 +59,19 @@ pub(crate) unsafe trait Lanes: Copy {
     unsafe fn sub_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn mul_f(a: Self::F, b: Self::F) -> Self::F;
     unsafe fn div_f(a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b` as division rounds it, where `a` is finite and at most 1024 `b`, `b` within 1e-30..1e30, and `inverse` is `1 / b`, rounded; where
+    /// the quotient is below 1/4 in magnitude, another that is below 1/2.
+    ///
+    /// Instruction sets that fuse multiplications and additions need no division for it. A product by the inverse is within two units of
+    /// the quotient's last place. What it lacks, a remainder divided, makes it one of the two numbers that the quotient lies between; the
+    /// remainder is exact then, and by Markstein's theorem (1990) what it lacks now makes it the quotient rounded.
+    #[inline(always)]
+    unsafe fn quotient(a: Self::F, b: Self::F, _inverse: Self::F) -> Self::F {
+        // SAFETY: the caller's.
+        unsafe { Self::div_f(a, b) }
+    }
+    /// The sum of all lanes, modulo 2^32.
+    unsafe fn total(v: Self::I) -> i32;
     /// `b` where `a` is a quiet NaN; anything where `b` is NaN, and either zero where they are zeros of both signs.
     unsafe fn min_f(a: Self::F, b: Self::F) -> Self::F;
     /// As [`Lanes::min_f`].
@@ -103,3 +116,70 @@ macro_rules! methods {
     };
 }
 pub(crate) use methods;
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::{
+        super::super::{KERNELS, isa::compiled},
+        *,
+    };
+    use quickcheck::quickcheck;
+
+    const MAX_LANES: usize = 16;
+
+    /// # Safety
+    /// The CPU has the features of `V`.
+    #[inline(always)]
+    unsafe fn quotients<V: Lanes>(a: &[f32; MAX_LANES], b: f32) -> [f32; MAX_LANES] {
+        let mut quotients = [0.0; MAX_LANES];
+        // SAFETY: the caller's; the array is whole vectors.
+        unsafe {
+            for at in (0..MAX_LANES).step_by(V::LANES) {
+                let quotient = V::quotient(V::load_f(a[at..].as_ptr()), V::splat_f(b), V::splat_f(1.0 / b));
+                V::store_f(quotient, quotients[at..].as_mut_ptr());
+            }
+        }
+        quotients
+    }
+
+    fn check(a: &[f32; MAX_LANES], b: f32) {
+        for isa in KERNELS.iter().filter(|kernel| (kernel.is_available)()).map(|kernel| kernel.isa) {
+            // SAFETY: the CPU has the instruction set.
+            let quotients = unsafe {
+                compiled!(
+                    isa; fn(a: &[f32; MAX_LANES], b: f32) -> [f32; MAX_LANES] = quotients::<Lanes>
+                )(a, b)
+            };
+            for (&a, quotient) in a.iter().zip(quotients) {
+                let near_zero = (a / b).abs() < 0.25 && quotient.abs() < 0.5;
+                assert!(
+                    near_zero || quotient.to_bits() == (a / b).to_bits(),
+                    "{isa:?}: {a:e} / {b:e} = {quotient:e}"
+                );
+            }
+        }
+    }
+
+    quickcheck! {
+        /// Quotients anywhere, and those that lie as near as can be to where rounding turns: halfway between two numbers, of which one
+        /// is halfway between two integers.
+        fn quotients_are_those_of_division(divisors: Vec<(u32, i32)>, steps: Vec<(u16, u32)>) -> bool {
+            for (mantissa, exponent) in divisors {
+                let b = f32::from_bits(0x3f80_0000 | mantissa & 0x7f_ffff) * 2f32.powi(exponent.rem_euclid(199) - 99);
+                for &(step, anywhere) in &steps {
+                    let half = f32::from(step % 1024) + 0.5;
+                    let ulp = f64::from(half.next_up() - half);
+                    let between = [-0.5, 0.0, 0.5].map(|part| (f64::from(b) * (f64::from(half) + part * ulp)) as f32);
+                    let mut a = [0.0; MAX_LANES];
+                    for (i, x) in between.into_iter().enumerate() {
+                        a[4 * i..][..4].copy_from_slice(&[x, -x, x.next_up(), x.next_down()]);
+                    }
+                    let fraction = (f64::from(anywhere) / f64::from(u32::MAX)) as f32;
+                    a[12..].copy_from_slice(&[1024.0, 1.0, 1e-3, 1e-20].map(|range| b * range * fraction));
+                    check(&a, b);
+                }
+            }
+            true
+        }
+    }
+}

@@ -102,7 +102,7 @@ mod tests {
             // All bytes, of which each four may be extremes.
             let extremes = |i: usize| if turn % 2 == 0 { turn } else { [0x80, 0x7f][i / 4 % 2] };
             let byte =
-                |i: usize| if i.is_multiple_of(3) { extremes(i) } else { turn.wrapping_add(37 * i as u8) };
+                |i: usize| if i.is_multiple_of(3) { extremes(i) } else { turn.wrapping_add((37 * i) as u8) };
             let bytes: [[u8; 2 * 4 * STRIDE]; 2] =
                 [core::array::from_fn(byte), core::array::from_fn(extremes)];
             let sums = core::array::from_fn(|i| [0, -1, i32::MAX, i32::MIN][i % 4]);

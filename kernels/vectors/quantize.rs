@@ -2,7 +2,8 @@
 //!
 //! A real becomes a byte in four moves that every instruction set has: scale it to steps, put 0 in place of NaN, clamp to
 //! the integers that `min - zero_point` and `max - zero_point` are, round, add the zero point. Clamping to integers before
-//! rounding gives what clamping after it would, and keeps the conversion to i32 in range whatever the input. All modes of
+//! rounding gives what clamping after it would, and keeps the conversion to i32 in range whatever the input. Reals whose range is
+//! known hold no NaN, and need no division where multiplications and additions are fused ([`Lanes::quotient`]). All modes of
 //! rounding come from the one that converts (half to even) by comparing its result with what was rounded. Four vectors are
 //! packed into bytes at a time; memory is the limit: 5 bytes for each value, which one vector of 8 takes some ten cycles
 //! to move and no more than six to compute.
@@ -44,8 +45,8 @@ pub(crate) enum Scaling {
 
 /// Values to quantize or requantize.
 ///
-/// Safety contract of [`quantize`]: the source is readable and `dst` writable for `len` values, every parameter
-/// is valid for `len` values, `min - zero_point` and `max - zero_point` lie in -511..=511.
+/// Safety contract of [`quantize`]: the source is readable and `dst` writable for `len` values, `row_sums` for as many as there are rows, every
+/// parameter is valid for `len` values, `min - zero_point` and `max - zero_point` lie in -511..=511.
 #[derive(Clone, Copy)]
 pub(crate) struct QuantizeJob {
     pub source: Source,
@@ -58,39 +59,47 @@ pub(crate) struct QuantizeJob {
     pub max: i32,
     pub dst: *mut u8,
     pub len: usize,
+    /// Values of a row, of which there are whole ones; 0 if there are none.
+    pub row: usize,
+    /// Where the sums of the quantized values of each row go, modulo 2^32.
+    pub row_sums: *mut i32,
+    /// All are finite reals, and at most 1024 scales in magnitude; the scale is one, within 1e-30..1e30.
+    pub near: bool,
     /// How far ahead of the common case's reads memory is asked for, in values.
     pub ahead: usize,
 }
 
-/// Quantizes or requantizes, and returns the sum of the quantized values, modulo 2^32. Safety: as [`QuantizeJob`]; the CPU has the
-/// instruction set, here and in all look-ups.
-pub(crate) fn quantize(isa: Isa) -> unsafe fn(&QuantizeJob) -> i32 {
-    compiled!(isa; fn(job: &QuantizeJob) -> i32 = quantize_over::<Lanes>)
+/// Quantizes or requantizes. Safety: as [`QuantizeJob`]; the CPU has the instruction set, here and in all look-ups.
+pub(crate) fn quantize(isa: Isa) -> unsafe fn(&QuantizeJob) {
+    compiled!(isa; fn(job: &QuantizeJob) = quantize_over::<Lanes>)
 }
 
 /// # Safety
 /// As [`QuantizeJob`]; the CPU has the features of `V`.
 #[inline(always)]
-unsafe fn quantize_over<V: Lanes>(job: &QuantizeJob) -> i32 {
+unsafe fn quantize_over<V: Lanes>(job: &QuantizeJob) {
+    if job.len == 0 {
+        return;
+    }
     let shared = job.zero_points.step == 0;
     // SAFETY: the job is valid, and the first value of a parameter always readable.
     unsafe {
         match (job.source, job.scaling, job.rounding) {
             (Source::F32(src), Scaling::Divide(scales), Rounding::HalfEven) if shared && scales.step == 0 => {
-                let divisor = V::splat_f(scales.get(0));
-                convert::<V>(
-                    job,
-                    &Common::<V, false> { src, ahead: job.ahead, scale: divisor, end: ByteEnd::at(job, 0) },
-                )
+                let (scale, end) = (scales.get(0), ByteEnd::at(job, 0));
+                let [scale, inverse] = [scale, 1.0 / scale].map(|x| V::splat_f(x));
+                if job.near {
+                    convert::<V>(job, &Common::<V, NEAR> { src, ahead: job.ahead, scale, inverse, end });
+                } else {
+                    convert::<V>(job, &Common::<V, DIVIDE> { src, ahead: job.ahead, scale, inverse, end });
+                }
             }
             (Source::F32(src), Scaling::Reciprocal(scales), Rounding::HalfEven)
                 if shared && scales.step == 0 =>
             {
-                let factor = V::splat_f(1.0 / scales.get(0));
-                convert::<V>(
-                    job,
-                    &Common::<V, true> { src, ahead: job.ahead, scale: factor, end: ByteEnd::at(job, 0) },
-                )
+                let (scale, end) = (scales.get(0), ByteEnd::at(job, 0));
+                let [scale, inverse] = [scale, 1.0 / scale].map(|x| V::splat_f(x));
+                convert::<V>(job, &Common::<V, MULTIPLY> { src, ahead: job.ahead, scale, inverse, end });
             }
             _ => convert::<V>(job, job),
         }
@@ -105,24 +114,40 @@ trait Vectors<V: Lanes> {
     unsafe fn at(&self, at: usize) -> V::I;
 }
 
+/// [`Common`] divides.
+const DIVIDE: u8 = 0;
+/// It multiplies by the scale's reciprocal.
+const MULTIPLY: u8 = 1;
+/// It divides reals that are [`QuantizeJob::near`].
+const NEAR: u8 = 2;
+
 /// The common case, in which nothing is left to decide: reals with one scale, rounded half to even.
-struct Common<V: Lanes, const MULTIPLY: bool> {
+struct Common<V: Lanes, const HOW: u8> {
     src: *const f32,
     ahead: usize,
     scale: V::F,
+    inverse: V::F,
     end: ByteEnd<V>,
 }
 
-impl<V: Lanes, const MULTIPLY: bool> Vectors<V> for Common<V, MULTIPLY> {
+impl<V: Lanes, const HOW: u8> Vectors<V> for Common<V, HOW> {
     #[inline(always)]
     unsafe fn at(&self, at: usize) -> V::I {
         // SAFETY: the vector from `at` lies inside the source; what is asked for ahead may lie anywhere.
         unsafe {
             V::prefetch(self.src.wrapping_add(at + self.ahead));
             let real = V::load_f(self.src.add(at));
-            let steps = if MULTIPLY { V::mul_f(real, self.scale) } else { V::div_f(real, self.scale) };
             let end = &self.end;
-            V::add_i(V::to_i(end.clamp(steps)), end.zero)
+            let steps = match HOW {
+                // None is NaN.
+                NEAR => {
+                    let steps = V::quotient(real, self.scale, self.inverse);
+                    V::min_f(V::max_f(steps, end.low_steps), end.high_steps)
+                }
+                MULTIPLY => end.clamp(V::mul_f(real, self.inverse)),
+                _ => end.clamp(V::div_f(real, self.scale)),
+            };
+            V::add_i(V::to_i(steps), end.zero)
         }
     }
 }
@@ -136,50 +161,52 @@ impl<V: Lanes> Vectors<V> for QuantizeJob {
     }
 }
 
-/// Runs over the job. The last few values go through a copy of the job on padded buffers.
+/// Runs over the rows of the job. The last few values of each go through a copy of the job on padded buffers.
 ///
 /// # Safety
 /// As [`quantize`].
 #[inline(always)]
-unsafe fn convert<V: Lanes>(job: &QuantizeJob, values: &impl Vectors<V>) -> i32 {
+unsafe fn convert<V: Lanes>(job: &QuantizeJob, values: &impl Vectors<V>) {
     let mut at = 0;
-    // SAFETY: whole vectors inside the job; the tail reads and writes buffers.
+    // SAFETY: whole vectors inside the job; the tail reads and writes buffers. There is a sum for each row.
     unsafe {
-        let mut sums = V::splat_i(0);
-        while at + 4 * V::LANES <= job.len {
-            let v = [
-                values.at(at),
-                values.at(at + V::LANES),
-                values.at(at + 2 * V::LANES),
-                values.at(at + 3 * V::LANES),
-            ];
-            V::store_low_bytes_of_4(v, job.dst.add(at));
-            sums = V::add_i(sums, V::add_i(V::add_i(v[0], v[1]), V::add_i(v[2], v[3])));
-            at += 4 * V::LANES;
+        for row in 0..job.len / job.row {
+            let end = (row + 1) * job.row;
+            let mut sums = V::splat_i(0);
+            while at + 4 * V::LANES <= end {
+                let v = [
+                    values.at(at),
+                    values.at(at + V::LANES),
+                    values.at(at + 2 * V::LANES),
+                    values.at(at + 3 * V::LANES),
+                ];
+                V::store_low_bytes_of_4(v, job.dst.add(at));
+                sums = V::add_i(sums, V::add_i(V::add_i(v[0], v[1]), V::add_i(v[2], v[3])));
+                at += 4 * V::LANES;
+            }
+            while at + V::LANES <= end {
+                let v = values.at(at);
+                V::store_low_bytes(v, job.dst.add(at));
+                sums = V::add_i(sums, v);
+                at += V::LANES;
+            }
+            let mut sum = V::total(sums);
+            if at < end {
+                sum = sum.wrapping_add(tail::<V>(job, at, end));
+                at = end;
+            }
+            *job.row_sums.add(row) = sum;
         }
-        while at + V::LANES <= job.len {
-            let v = values.at(at);
-            V::store_low_bytes(v, job.dst.add(at));
-            sums = V::add_i(sums, v);
-            at += V::LANES;
-        }
-        let mut lanes = Buffer::<i32>::NEW;
-        V::store_i(sums, lanes.as_mut_ptr());
-        let mut sum = if at < job.len { tail::<V>(job, at) } else { 0 };
-        for i in 0..V::LANES {
-            sum = sum.wrapping_add(*lanes.as_mut_ptr().add(i));
-        }
-        sum
     }
 }
 
-/// The values from `at`, fewer than a vector holds; returns their sum.
+/// The values from `at` to `end`, fewer than a vector holds; returns their sum.
 ///
 /// # Safety
-/// As [`quantize`]; `at < job.len < at + LANES`.
+/// As [`quantize`]; `at < end < at + LANES`, of one row.
 #[inline(always)]
-unsafe fn tail<V: Lanes>(job: &QuantizeJob, at: usize) -> i32 {
-    let count = job.len - at;
+unsafe fn tail<V: Lanes>(job: &QuantizeJob, at: usize, end: usize) -> i32 {
+    let count = end - at;
     let (mut words, mut bytes, mut from) = (Buffer::<i32>::NEW, Buffer::<u8>::NEW, Buffer::<i32>::NEW);
     let (mut floats, mut zeros, mut fixed) =
         (Buffer::<f32>::NEW, Buffer::<i32>::NEW, Buffer::<FixedPoint>::NEW);

@@ -42,58 +42,53 @@ unsafe fn pack_panel<const NR: usize, const KR: usize>(
     late_sums: &mut [i32],
 ) {
     let cols = NR.min(src.n - first);
-    let (mut all, mut late) = ([0i32; NR], [0i32; NR]);
-    for (step, chunk) in panel.chunks_exact_mut(NR * KR).enumerate() {
-        let k0 = step * KR;
-        let depth = KR.min(src.k - k0);
-        if cols == NR && depth == KR {
-            // Whole steps with constant bounds, which the compiler unrolls.
-            // SAFETY: rows `k0 .. k0 + KR` and columns `first .. first + NR` lie inside the source.
-            unsafe {
-                let at = src.ptr.add(k0 * src.k_stride + first * src.n_stride);
-                match (src.k_stride, src.n_stride) {
-                    (1, n_stride) => copy_step::<NR, KR>(chunk, |j, t| *at.add(j * n_stride + t), src.flip),
-                    (k_stride, 1) => copy_step::<NR, KR>(chunk, |j, t| *at.add(t * k_stride + j), src.flip),
-                    (k_stride, n_stride) => {
-                        copy_step::<NR, KR>(chunk, |j, t| *at.add(t * k_stride + j * n_stride), src.flip);
-                    }
-                }
+    let whole = if cols == NR { src.k / KR } else { 0 };
+    let (steps, edge) = panel.split_at_mut(whole * NR * KR);
+    let mut totals = [[0i32; NR]; 2];
+    // SAFETY: rows below `src.k` and columns from `first` on, of which there are `cols`, lie inside the source.
+    unsafe {
+        let at = src.ptr.add(first * src.n_stride);
+        match (src.k_stride, src.n_stride) {
+            (1, n) => whole_steps::<NR, KR>(steps, src.flip, &mut totals, |k, j| *at.add(k + j * n)),
+            (k_stride, 1) => {
+                whole_steps::<NR, KR>(steps, src.flip, &mut totals, |k, j| *at.add(k * k_stride + j))
             }
-        } else {
-            chunk.fill(0);
-            for j in 0..cols {
-                for t in 0..depth {
-                    // SAFETY: as above, within the ragged edge.
-                    let byte = unsafe { *src.ptr.add((k0 + t) * src.k_stride + (first + j) * src.n_stride) };
-                    chunk[j * KR + t] = byte ^ src.flip;
-                }
+            (k_stride, n) => {
+                whole_steps::<NR, KR>(steps, src.flip, &mut totals, |k, j| *at.add(k * k_stride + j * n));
             }
         }
-        for j in 0..NR {
-            let column = &chunk[j * KR..][..KR];
-            let (head, tail) = column.split_at(KR / 2);
-            let add = |values: &[u8]| values.iter().map(|&v| i32::from(v as i8)).sum::<i32>();
-            let tail = add(tail);
-            all[j] = all[j].wrapping_add(add(head) + tail);
-            late[j] = late[j].wrapping_add(tail);
+        edge.fill(0);
+        for (k, j) in (whole * KR..src.k).flat_map(|k| (0..cols).map(move |j| (k, j))) {
+            let byte = *at.add(k * src.k_stride + j * src.n_stride) ^ src.flip;
+            edge[(k / KR - whole) * NR * KR + j * KR + k % KR] = byte;
+            let half = usize::from(k % KR >= KR.div_ceil(2));
+            totals[half][j] = totals[half][j].wrapping_add(i32::from(byte as i8));
         }
     }
-    sums.copy_from_slice(&all);
-    if !late_sums.is_empty() {
-        late_sums.copy_from_slice(&late);
+    for (sum, (early, late)) in sums.iter_mut().zip(totals[0].iter().zip(&totals[1])) {
+        *sum = early.wrapping_add(*late);
     }
+    late_sums.copy_from_slice(&totals[1][..late_sums.len()]);
 }
 
+/// Packs steps whose bytes are all there, with constant bounds, which the compiler unrolls, and adds up their halves.
 #[inline(always)]
-fn copy_step<const NR: usize, const KR: usize>(
-    chunk: &mut [u8],
-    byte: impl Fn(usize, usize) -> u8,
+fn whole_steps<const NR: usize, const KR: usize>(
+    steps: &mut [u8],
     flip: u8,
+    totals: &mut [[i32; NR]; 2],
+    byte: impl Fn(usize, usize) -> u8,
 ) {
-    let chunk = &mut chunk[..NR * KR];
-    for j in 0..NR {
-        for t in 0..KR {
-            chunk[j * KR + t] = byte(j, t) ^ flip;
+    let mut added = *totals;
+    for (step, chunk) in steps.chunks_exact_mut(NR * KR).enumerate() {
+        for j in 0..NR {
+            for t in 0..KR {
+                let value = byte(step * KR + t, j) ^ flip;
+                chunk[j * KR + t] = value;
+                let half = usize::from(t >= KR.div_ceil(2));
+                added[half][j] = added[half][j].wrapping_add(i32::from(value as i8));
+            }
         }
     }
+    *totals = added;
 }

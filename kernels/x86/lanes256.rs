@@ -54,6 +54,15 @@ unsafe impl Lanes for Lanes256 {
     }
 
     #[inline(always)]
+    unsafe fn total(v: Self::I) -> i32 {
+        // SAFETY: the CPU has AVX2.
+        unsafe {
+            let v = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            let v = _mm_add_epi32(v, _mm_unpackhi_epi64(v, v));
+            _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32::<1>(v)))
+        }
+    }
+    #[inline(always)]
     unsafe fn store_low_bytes(v: Self::I, p: *mut u8) {
         // SAFETY: the CPU has AVX2; the caller gives room for 8 bytes.
         unsafe {

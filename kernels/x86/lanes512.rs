@@ -28,6 +28,7 @@ unsafe impl Lanes for Lanes512 {
         splat_i(x: i32) -> Self::I = _mm512_set1_epi32(x);
         add_i(a: Self::I, b: Self::I) -> Self::I = _mm512_add_epi32(a, b);
         sub_i(a: Self::I, b: Self::I) -> Self::I = _mm512_sub_epi32(a, b);
+        total(v: Self::I) -> i32 = _mm512_reduce_add_epi32(v);
         mul_i(a: Self::I, b: Self::I) -> Self::I = _mm512_mullo_epi32(a, b);
         min_i(a: Self::I, b: Self::I) -> Self::I = _mm512_min_epi32(a, b);
         max_i(a: Self::I, b: Self::I) -> Self::I = _mm512_max_epi32(a, b);
@@ -55,6 +56,17 @@ unsafe impl Lanes for Lanes512 {
         to_i(v: Self::F) -> Self::I = _mm512_cvtps_epi32(v);
     }
 
+    #[inline(always)]
+    unsafe fn quotient(a: Self::F, b: Self::F, inverse: Self::F) -> Self::F {
+        // SAFETY: the CPU has AVX-512.
+        unsafe {
+            let mut quotient = _mm512_mul_ps(a, inverse);
+            for _ in 0..2 {
+                quotient = _mm512_fmadd_ps(_mm512_fnmadd_ps(quotient, b, a), inverse, quotient);
+            }
+            quotient
+        }
+    }
     #[inline(always)]
     unsafe fn scale_single_rounding(x: Self::I, m: Self::I, e: Self::I) -> Self::I {
         // SAFETY: the CPU has AVX-512.

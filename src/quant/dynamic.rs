@@ -156,26 +156,23 @@ impl DynamicQuantizer {
             return self.no_columns(m);
         }
 
+        let mut range = if self.per_row { ZERO } else { self.tensor_range(engine, &real)? };
         if !self.per_row {
-            let range = self.tensor_range(engine, &real)?;
             (scales[0], zero_points[0]) = self.fit(levels, range)?;
         }
-        for row in 0..m {
+        // Rows of one scale that follow one another are quantized at once.
+        let adjacent = if self.per_row { None } else { real.whole_slice().and_then(R::as_f32) };
+        if let Some(reals) = adjacent {
+            let how = self.how(&scales[0], &zero_points[0], levels, range, k);
+            engine.quantize_rows(Values::F32(reals), how, values, row_sums);
+        }
+        for row in if adjacent.is_some() { m } else { 0 }..m {
             if self.per_row {
-                let range = self.row_range(engine, &real, row)?;
+                range = self.row_range(engine, &real, row)?;
                 (scales[row], zero_points[row]) = self.fit(levels, range)?;
             }
             let param = if self.per_row { row } else { 0 };
-            let scale = &scales[param..=param];
-            let how = How {
-                steps: if self.reciprocal { Steps::Reciprocal(scale) } else { Steps::Divide(scale) },
-                zero_points: &zero_points[param..=param],
-                levels,
-                rounding: Rounding::HalfEven,
-                index: 0,
-                // The row has just been read: what is ahead is the next one.
-                ahead: if k <= NEAR { k.max(AHEAD) } else { AHEAD },
-            };
+            let how = self.how(&scales[param], &zero_points[param], levels, range, k);
             let out = &mut values[row * k..][..k];
             let mut sum = 0i32;
             row_parts(&real, row, |at, part| {
@@ -198,6 +195,32 @@ impl DynamicQuantizer {
     #[must_use]
     pub fn params(&self, m: usize) -> usize {
         if self.per_row { m } else { 1 }
+    }
+
+    /// How rows of `k` activations of that range are quantized.
+    fn how<'a>(
+        &self,
+        scale: &'a f32,
+        zero_point: &'a i32,
+        levels: Levels,
+        range: Interval,
+        k: usize,
+    ) -> How<'a> {
+        let scales = core::slice::from_ref(scale);
+        // What is not finite was refused, or is not in the range.
+        let near = !self.ignore_non_finite
+            && (1e-30..1e30).contains(scale)
+            && range.max.max(-range.min) <= 1024.0 * scale;
+        How {
+            steps: if self.reciprocal { Steps::Reciprocal(scales) } else { Steps::Divide(scales) },
+            zero_points: core::slice::from_ref(zero_point),
+            levels,
+            rounding: Rounding::HalfEven,
+            index: 0,
+            near,
+            // The row has just been read: what is ahead is the next one.
+            ahead: if k <= NEAR { k.max(AHEAD) } else { AHEAD },
+        }
     }
 
     fn levels_of<T: Operand>(&self) -> Result<Levels, Error> {

@@ -47,7 +47,16 @@ impl Engine {
 
     /// Quantizes or requantizes; returns the sum of the quantized values, modulo 2^32.
     pub fn quantize<T: Operand>(self, values: Values, how: How, out: &mut [T]) -> i32 {
+        let mut sum = [0];
+        self.quantize_rows(values, how, out, &mut sum);
+        sum[0]
+    }
+
+    /// As [`Engine::quantize`], of adjacent rows, as many as there are sums, which are left as they are where rows are empty.
+    pub fn quantize_rows<T: Operand>(self, values: Values, how: How, out: &mut [T], row_sums: &mut [i32]) {
         let len = out.len();
+        let row = len / row_sums.len().max(1);
+        assert_eq!(row * row_sums.len(), len);
         let fits = |count: usize| count == 1 || count >= len;
         let source = match values {
             Values::F32(values) => {
@@ -92,11 +101,14 @@ impl Engine {
             max: how.levels.max(),
             dst: out.as_mut_ptr().cast(),
             len,
+            row,
+            row_sums: row_sums.as_mut_ptr(),
+            near: how.near,
             ahead: how.ahead,
         };
-        // SAFETY: source, parameters and output have `len` elements; levels and zero points are those of 8-bit types, so
+        // SAFETY: source, parameters and output have `len` elements, whole rows with a sum each; levels and zero points are those of 8-bit types, so
         // their differences lie in -511..=511; the CPU has the kernel's features.
-        unsafe { quantize(self.0)(&job) }
+        unsafe { quantize(self.0)(&job) };
     }
 
     /// One step of an LSTM for one row of a batch: gates i, f, g, o, `c.len()` values each.
@@ -197,6 +209,8 @@ pub(crate) struct How<'a> {
     pub rounding: Rounding,
     /// Place of the first value in its slice, for stochastic rounding.
     pub index: usize,
+    /// Reals are known to be finite and at most 1024 scales in magnitude, and the scale, one for all, lies within 1e-30..1e30.
+    pub near: bool,
     /// How far ahead memory is asked for, in values.
     pub ahead: usize,
 }

@@ -185,6 +185,7 @@ impl<'a, T: Operand> Quantizer<'a, T> {
             levels: self.levels,
             rounding: self.rounding,
             index,
+            near: false,
             ahead: AHEAD,
         }
     }

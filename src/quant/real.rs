@@ -5,6 +5,11 @@ pub trait Real: Copy + Send + Sync + sealed::Sealed {
     /// Calls `visit` with the values as f32, a part at a time, and the place of each part.
     #[doc(hidden)]
     fn parts<E>(values: &[Self], visit: impl FnMut(usize, &[f32]) -> Result<(), E>) -> Result<(), E>;
+    /// The values, where they are f32 as they lie.
+    #[doc(hidden)]
+    fn as_f32(_values: &[Self]) -> Option<&[f32]> {
+        None
+    }
     /// The value as f32, which holds every value of every real type.
     fn to_f32(self) -> f32;
 }
@@ -21,6 +26,10 @@ mod sealed {
 impl Real for f32 {
     fn parts<E>(values: &[Self], mut visit: impl FnMut(usize, &[f32]) -> Result<(), E>) -> Result<(), E> {
         visit(0, values)
+    }
+
+    fn as_f32(values: &[Self]) -> Option<&[f32]> {
+        Some(values)
     }
 
     fn to_f32(self) -> f32 {

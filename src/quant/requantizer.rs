@@ -216,6 +216,7 @@ impl<'a, T: Operand> Requantizer<'a, T> {
             levels: self.levels,
             rounding: self.rounding,
             index,
+            near: false,
             ahead: AHEAD,
         }
     }

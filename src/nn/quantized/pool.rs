@@ -157,6 +157,7 @@ impl<A: Operand, T: Operand + OutputElement> Layer for AveragePool<A, T> {
                 levels: Levels::between(self.to.min, self.to.max),
                 rounding: Rounding::HalfEven,
                 index: 0,
+                near: false,
                 ahead: AHEAD,
             };
             engine.quantize(Values::I32(sums), how, y);
