@@ -3,8 +3,9 @@
 //! `cargo run --release -p i8gemm-examples --example language_model -- --help`
 //!
 //! Embedding, LSTM layers and decoder become int8 with dynamically quantized activations. README.md beside this file says
-//! where the text and the weights come from; `train.py` makes them anew. The f32 side is no straw man: products of the `gemm`
-//! crate, for one row a dot-product loop that keeps up with memory, and vectorized gates (see `float.rs`).
+//! where the text and the weights come from; `train.py` makes them anew. The f32 side is plain Rust: products of the `gemm` crate, for
+//! one row a dot-product loop that keeps up with memory, and vectorized gates (see `float.rs`). It is not the fastest
+//! there is: `--full-size` prints PyTorch's time beside it.
 
 mod corpus;
 mod evaluate;
@@ -102,7 +103,7 @@ fn trained(cli: &Cli) -> Result<()> {
     row("words per second", rate(f32_score.seconds), rate(int8_score.seconds), 0)?;
     writeln!(
         out,
-        "  int8: {:.1} % of the size, {:.2} times the speed, loss {:+.4}\n",
+        "  int8: {:.1} % of the size, {:.2} times the speed of this example's own f32, loss {:+.4}\n",
         100.0 * int8_model.bytes() as f64 / f32_model.bytes() as f64,
         int8_score.speed_up,
         int8_score.loss - f32_score.loss,
