@@ -13,7 +13,7 @@ type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBacke
 
 /// Ours, and colours for the peers.
 const OURS: RGBColor = RGBColor(0x1b, 0x4f, 0x8c);
-const THEIRS: [RGBColor; 9] = [
+const THEIRS: [RGBColor; 14] = [
     RGBColor(0xe6, 0x9f, 0x00),
     RGBColor(0x56, 0xb4, 0xa5),
     RGBColor(0xcc, 0x79, 0xa7),
@@ -23,6 +23,11 @@ const THEIRS: [RGBColor; 9] = [
     RGBColor(0x00, 0x80, 0x60),
     RGBColor(0xb0, 0x30, 0x50),
     RGBColor(0x60, 0x60, 0x20),
+    RGBColor(0x2b, 0x8c, 0xd6),
+    RGBColor(0x9a, 0xcd, 0x32),
+    RGBColor(0xa0, 0x52, 0x2d),
+    RGBColor(0xf0, 0x80, 0x80),
+    RGBColor(0x40, 0x40, 0x40),
 ];
 
 /// Room for the legend of `ratios.svg`, in groups of bars.
@@ -129,7 +134,7 @@ fn roofline<'a>(area: &Area<'a>, threads: usize, measurements: &[&Measurement]) 
     legend(&mut chart, SeriesLabelPosition::UpperLeft)
 }
 
-/// Our rate by each peer's, product by product.
+/// Our rate by each peer's, product by product; of several operations of a peer, that which it does best.
 fn ratios<'a>(area: &Area<'a>, threads: usize, measurements: &[&Measurement]) -> Drawn<'a> {
     let peers = peers(measurements);
     let with_peers: Vec<&Measurement> =
@@ -152,8 +157,9 @@ fn ratios<'a>(area: &Area<'a>, threads: usize, measurements: &[&Measurement]) ->
         .draw()?;
     let width = 0.9 / peers.len().max(1) as f64;
     for ((place, peer), colour) in peers.iter().enumerate().zip(THEIRS) {
-        let bars = with_peers.iter().filter(|m| m.peer == *peer).filter_map(|m| {
-            let group = shapes.iter().position(|shape| *shape == (m.m, m.k, m.n))?;
+        let bars = shapes.iter().enumerate().filter_map(|(group, shape)| {
+            let of = with_peers.iter().filter(|m| m.peer == *peer && *shape == (m.m, m.k, m.n));
+            let m = of.min_by(|a, b| a.ratio.total_cmp(&b.ratio))?;
             let left = group as f64 + 0.05 + place as f64 * width;
             let top = m.ratio.clamp(least, most);
             Some(Rectangle::new([(left, 1.0), (left + 0.9 * width, top)], colour.filled()))
