@@ -6,6 +6,7 @@
 //!   widen are 6.5 cycles of four vector ports, in 32 instructions a step. Many rows of small K: 4 x 24, of panels widened
 //!   ahead: the 24 alone, 6 cycles, in 30. Registers of either: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`, 1 product: 16;
 //!   a third vector of `rhs` is read by the multiplies. A single row is 1 x 32, by an arithmetic of its own: see [`super::avx2_row`].
+//!   Few columns of many rows are multiplied along K: see [`super::dots256`].
 //! - `lhs`: rows of u8 widened to i16 (i8 values and their zero point are raised by 128), K padded with zero to even; a step broadcasts
 //!   the 32 bits of two values. `rhs`: panels of 8 columns of i8, kr = 2: `value(k, n)` at
 //!   `(n / 8) * K2 * 8 + (k / 2) * 16 + (n % 8) * 2 + k % 2`, widened by `vpmovsxbw` as they are loaded: weights cost one byte
@@ -21,7 +22,7 @@ use core::arch::x86_64::*;
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     product::{
-        self, Buffers, End, MicroKernel, TileEnd, TileInput, finish_from_base, group_cols,
+        self, Buffers, End, MicroKernel, TileEnd, TileInput, dots, finish_from_base, group_cols,
         layout::{self, padded},
         next_part,
     },
@@ -113,6 +114,9 @@ pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the job is valid, and the CPU has the features that this is compiled for. Scratch, which panels are not widened into for
     // a single row, has room for it.
     unsafe {
+        if dots::takes::<Avx2Tiles>(job) {
+            return multiply_few_columns::<E>(job);
+        }
         if job.rows != 1 || !avx2_row::cuts(job.k, panel_bytes(job)) {
             return product::multiply::<Avx2Tiles, E>(job);
         }
@@ -120,6 +124,15 @@ pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
         avx2_row::cut_digits(job.lhs.wrapping_add(skipped), job.k, job.scratch);
         product::multiply::<Avx2Tiles, E>(&Job { lhs: job.scratch.wrapping_sub(skipped), ..*job });
     }
+}
+
+/// # Safety
+/// As [`multiply`], of a job that [`dots`] takes.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+unsafe fn multiply_few_columns<E: End>(job: &Job) {
+    // SAFETY: as above.
+    unsafe { dots::multiply::<Avx2Tiles, E>(job) }
 }
 
 /// Bytes of the job's panels, as [`TileInput::job_bytes`] has them.
@@ -134,7 +147,7 @@ fn widens(job: &Job) -> bool {
     job.rows >= WIDEN_FROM_ROWS && job.k <= WIDEN_TO_K
 }
 
-struct Avx2Tiles;
+pub(super) struct Avx2Tiles;
 
 // SAFETY: `tile` reads whole steps of padded rows and panels.
 unsafe impl MicroKernel for Avx2Tiles {

@@ -3,7 +3,8 @@
 //! - Instruction: `vpdpbusd ymm`: 32 products of u8 by i8, added in fours to 8 i32.
 //! - Tile: 6 rows x 16 columns. Registers: 12 sums, 2 of `rhs`, 1 broadcast of `lhs`: 15 of 16. With fewer rows the
 //!   tile is wider (4x24, 3x32, 2x48, 1x64). Twelve sums hide a latency of 5 cycles at two instructions a cycle, which eight do not:
-//!   4 rows pass three panels as two tiles of three vectors, the second of which begins in the middle of a panel.
+//!   4 rows pass three panels as two tiles of three vectors, the second of which begins in the middle of a panel. Few columns of many rows are
+//!   multiplied along K: see [`super::dots256`].
 //! - `lhs`: rows of u8, read in place, 4 values broadcast for a step (i8 rows are copied with the sign bit flipped,
 //!   their zero point raised by 128). `rhs`: panels of 16 columns of i8, kr = 4: `value(k, n)` at
 //!   `(n / 16) * K4 * 16 + (k / 4) * 64 + (n % 16) * 4 + k % 4`, the layout of avx512_vnni.
@@ -15,7 +16,8 @@ use core::arch::x86_64::*;
 use super::super::{
     Id, Isa, Job, Kernel, LhsFormat, LhsRows, SumOffset,
     product::{
-        self, Buffers, End, MicroKernel, TileEnd, TileInput, finish_from_base, group_cols, layout, next_part,
+        self, Buffers, End, MicroKernel, TileEnd, TileInput, dots, finish_from_base, group_cols, layout,
+        next_part,
     },
 };
 use super::{
@@ -69,10 +71,24 @@ unsafe fn row_sums(src: &LhsRows, dst: *mut i32) {
 #[target_feature(enable = "avx2,avxvnni")]
 pub(in crate::kernels) unsafe fn multiply<E: End>(job: &Job) {
     // SAFETY: the job is valid, and the CPU has the features that this is compiled for.
-    unsafe { product::multiply::<AvxVnniTiles, E>(job) }
+    unsafe {
+        if dots::takes::<AvxVnniTiles>(job) {
+            return multiply_few_columns::<E>(job);
+        }
+        product::multiply::<AvxVnniTiles, E>(job);
+    }
 }
 
-struct AvxVnniTiles;
+/// # Safety
+/// As [`multiply`], of a job that [`dots`] takes.
+#[target_feature(enable = "avx2,avxvnni")]
+#[inline(never)]
+unsafe fn multiply_few_columns<E: End>(job: &Job) {
+    // SAFETY: as above.
+    unsafe { dots::multiply::<AvxVnniTiles, E>(job) }
+}
+
+pub(super) struct AvxVnniTiles;
 
 // SAFETY: `tile` reads K bytes of each row and whole steps of each panel.
 unsafe impl MicroKernel for AvxVnniTiles {

@@ -11,6 +11,7 @@ mod avx_vnni_loops;
 #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for layers, which need it"))]
 pub(super) mod depthwise;
 mod detect;
+mod dots256;
 pub(super) mod lanes256;
 pub(super) mod lanes512;
 mod narrow;
