@@ -28,6 +28,15 @@ impl LhsSource {
         }
     }
 
+    /// The rows of a matrix, and its column stride.
+    pub fn matrix(&self) -> Option<(&LhsRows, usize)> {
+        match self {
+            Self::Rows { rows, col_stride } => Some((rows, *col_stride)),
+            #[cfg(feature = "alloc")]
+            Self::Patches(_) => None,
+        }
+    }
+
     pub fn unsigned(&self) -> bool {
         match self {
             Self::Rows { rows, .. } => rows.unsigned,

@@ -185,7 +185,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         let (depth, threads) = (weights.depth(), executor.threads());
         let grid = Grid::new(weights.kernel().0, (m, k, n), threads);
         // A single thread needs no look, and programs without threads none of the code.
-        let split = match threads > 1 && matches!(lhs.source, LhsSource::Rows { .. }) {
+        let split = match threads > 1 && lhs.source.matrix().is_some() {
             true => Split::new(weights.kernel().0, depth, (m, k, n), threads),
             false => None,
         };

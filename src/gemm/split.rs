@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use super::{
     blocking::Depth,
-    call::{Call, LhsSource},
+    call::Call,
     grid::{Grid, Shape, macs},
 };
 use crate::{
@@ -112,7 +112,7 @@ impl Call<'_> {
     /// # Safety
     /// `lhs` is a matrix; no other thread has the same worker or index; there is scratch for all.
     pub unsafe fn sum_part(&self, split: &Split, worker: usize, index: usize) {
-        let LhsSource::Rows { rows, col_stride } = &self.lhs else { return };
+        let Some((rows, col_stride)) = self.lhs.matrix() else { return };
         let (m, n, depth) = (rows.rows, self.n, split.part(index));
         // SAFETY: the part's values lie in the rows, its steps in the panels; the worker's scratch has room for rows of any depth up to
         // K, and the part's sums are its own.
@@ -120,7 +120,7 @@ impl Call<'_> {
             let sums = self.part_sums(split, index);
             let rows = LhsRows { ptr: rows.ptr.add(depth.start * col_stride), k: depth.len(), ..*rows };
             let buffers = self.buffers(worker);
-            let (source, in_place) = self.contiguous(&rows, *col_stride, 0..m, &buffers);
+            let (source, in_place) = self.contiguous(&rows, col_stride, 0..m, &buffers);
             (self.kernel.row_sums)(&source, sums.add(m * n));
             let (lhs, lhs_stride, flip_lhs) = self.prepared(&source, in_place, &buffers);
             // Nothing is corrected before all is summed.
@@ -160,7 +160,7 @@ impl Call<'_> {
     /// # Safety
     /// All parts have been summed, and nobody else has the scratch or the output.
     pub unsafe fn finish_sums(&self, split: &Split) {
-        let LhsSource::Rows { rows, .. } = &self.lhs else { return };
+        let Some((rows, _)) = self.lhs.matrix() else { return };
         let (m, n) = (rows.rows, self.n);
         // SAFETY: parts have as many sums each, side by side; a bias has an element for each column.
         unsafe {
