@@ -44,8 +44,8 @@ impl Grid {
         if workers <= 1 {
             return whole;
         }
-        let (most, most_rows, panels) =
-            (most_parts(macs, workers), most_rows(kernel, m), n.div_ceil(kernel.nr));
+        let (most, units, panels) = (most_parts(macs, workers), m.div_ceil(kernel.mr), n.div_ceil(kernel.nr));
+        let most_rows = equal(units, most_rows(kernel, m));
         let enough = most.min(workers.saturating_mul(ENOUGH));
         let mut width = kernel.group_cols / kernel.nr;
         while width > 1 && most_rows * panels.div_ceil(width) < enough {
@@ -55,7 +55,7 @@ impl Grid {
         // Rows that are in no strip of their own are prepared by every thread, which is little beside many columns; weights that are in
         // none are read by every thread.
         let rows = if n > 2 * m && wide >= 2 * enough { 1 } else { most.div_ceil(wide).clamp(1, most_rows) };
-        let (rows, cols) = (equal(m.div_ceil(kernel.mr), rows), equal(panels, wide));
+        let (rows, cols) = (equal(units, rows), equal(panels, wide));
         let grid = Self { rows, cols, workers, ..whole };
         Self { workers: workers.min(grid.parts()), ..grid }
     }
@@ -117,7 +117,7 @@ fn equal(units: usize, strips: usize) -> usize {
 
 /// Strips of rows, at most: tiles of fewer rows than there could be cost more than they bring.
 fn most_rows(kernel: &Kernel, m: usize) -> usize {
-    equal(m.div_ceil(kernel.mr).max(1), (m / (2 * kernel.mr)).max(1))
+    (m / (2 * kernel.mr)).max(1)
 }
 
 /// Multiply-adds.
@@ -127,7 +127,7 @@ pub(super) fn macs((m, k, n): Shape) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Grid, Shape, macs, most_parts, most_rows, worthwhile};
+    use super::{Grid, Shape, equal, macs, most_parts, most_rows, worthwhile};
     use crate::{Kernel, parallel::Shares};
     use quickcheck::quickcheck;
 
@@ -186,7 +186,8 @@ mod tests {
                 threads.clone().filter_map(move |threads| {
                     let name = format!("{}: {shape:?} on {threads} threads", kernel.name());
                     let wanted = worthwhile(macs(shape), threads);
-                    let groups = most_rows(kernel.0, m) * n.div_ceil(kernel.0.group_cols);
+                    let strips = equal(m.div_ceil(kernel.0.mr), most_rows(kernel.0, m));
+                    let groups = strips * n.div_ceil(kernel.0.group_cols);
                     let enough = groups.min(most_parts(macs(shape), wanted)) >= 8 * wanted;
                     (wanted > 1).then(|| (name, Grid::new(kernel.0, shape, threads), wanted, enough))
                 })
@@ -215,6 +216,25 @@ mod tests {
             let all: f64 = (0..wanted).map(|worker| speeds[worker % 2]).sum();
             let ratio = time * all / (grid.m * grid.n) as f64;
             assert!(!enough || ratio <= 1.3, "{name}: {grid:?}: {ratio:.2} of the time it could take");
+        }
+    }
+
+    /// More rows may make fewer, larger strips; a workspace for them has room for the workers of fewer rows all the same.
+    #[test]
+    fn fewer_rows_have_no_more_workers() {
+        for kernel in Kernel::all() {
+            for (k, n) in [(512, 64), (4096, 40), (4096, 2000)] {
+                let mut most_of_fewer = 0;
+                for m in 1..400 {
+                    most_of_fewer = most_of_fewer.max(Grid::new(kernel.0, (m, k, n), 64).workers());
+                    let most = Grid::most_workers(kernel.0, (m, k, n), 64);
+                    assert!(
+                        most_of_fewer <= most,
+                        "{}: {m} x {k} x {n}: {most_of_fewer} workers",
+                        kernel.name()
+                    );
+                }
+            }
         }
     }
 
