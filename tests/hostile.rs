@@ -357,7 +357,7 @@ fn workspaces_are_at_most_as_large_as_a_slice() {
         let parts = gemm.workspace_size_with(usize::MAX, &Threads(usize::MAX)).unwrap_err();
         let bytes = gemm.workspace_size(usize::MAX).unwrap() - 63;
         let rows = usize::MAX / (1 << 16);
-        assert_eq!(parts, Error::SizeOverflow { what: "workspace, parts x bytes", rows, cols: bytes });
+        assert_eq!(parts, Error::SizeOverflow { what: "workspace, threads x bytes", rows, cols: bytes });
         // A call cuts its work in no more parts than it is worth, however many threads there are.
         let (x, mut y) = ([1u8; 64 * 64], [0; 64 * 64]);
         let mut scratch = Workspace::with_size(gemm.workspace_size_with(64, &Threads(4)).unwrap()).unwrap();

@@ -68,7 +68,7 @@ unsafe fn from_rows<V: Pieces, const NR: usize, const KR: usize>(
         // SAFETY: the rows from `row` on and the columns from `first + at` on lie inside the source, and the panels of the columns
         // that are written inside `to`; the buffer holds `ROWS` rows.
         unsafe {
-            let from = src.ptr.add(first + at);
+            let from = src.ptr.wrapping_add(first + at);
             let panel = to.bytes.as_mut_ptr().add(at / NR * to.stride);
             let whole = if columns == width && written == width { src.k / KR } else { 0 };
             for step in 0..whole {
@@ -173,7 +173,8 @@ unsafe fn from_columns<V: Pieces, const NR: usize, const KR: usize>(
         // SAFETY: rows from `row` on and columns from `first + at` on lie inside the source, and the steps of those rows inside the
         // panel; the buffer holds `width` columns.
         unsafe {
-            let from = src.ptr.wrapping_add((first + at) * src.n_stride);
+            // Where there is nothing to read, strides may be of any size.
+            let from = src.ptr.wrapping_add((first + at).wrapping_mul(src.n_stride));
             let panel = to.bytes.as_mut_ptr().add(panel * to.stride + PIECE * chunk);
             let whole = if columns == width && src.k_stride == 1 { src.k / depth } else { 0 };
             for block in 0..whole {
@@ -185,7 +186,7 @@ unsafe fn from_columns<V: Pieces, const NR: usize, const KR: usize>(
                 let mut buffer = [src.flip; COLUMNS * PIECE * MAX_PIECES];
                 let strides = [src.n_stride, src.k_stride];
                 copy(
-                    from.wrapping_add(row * src.k_stride),
+                    from.wrapping_add(row.wrapping_mul(src.k_stride)),
                     strides,
                     [columns, rows],
                     buffer.as_mut_ptr(),

@@ -13,9 +13,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{Log, Workspace, remove_env};
 
-/// The compiler of Debian's security suite, its standard library as source, and the emulators: of programs, and of boards.
-const PACKAGES: &[&str] =
-    &["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "qemu-user-static", "qemu-system-arm"];
+/// The compiler of Debian's security suite, its standard library as source, and the emulator of programs.
+const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-clippy", "rust-web-src", "qemu-user-static"];
+/// The emulator of boards, package and program. Where it is not installed it is unpacked below `target/`: a machine may have other parts
+/// of QEMU, of a version beside which this one cannot be installed.
+const BOARDS: &str = "qemu-system-arm";
 /// Linker and C library of 32-bit ARM Linux. The linker is also that of firmware.
 const ARMV7_PACKAGES: &[&str] = &["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"];
 /// What an x86-64 machine needs besides, to build for aarch64 Linux.
@@ -41,7 +43,34 @@ pub const ARMV7: &str = "armv7-unknown-linux-gnueabihf";
 
 /// Installs the packages that are missing, those of the toolchain and `more`, or says what to install.
 pub fn install(workspace: &Workspace, log: &Log, more: &[&'static str]) -> Result<()> {
-    let missing = missing(more);
+    install_packages(workspace, log, missing(more))?;
+    if is_installed(BOARDS) || unpacked(workspace).exists() {
+        return Ok(());
+    }
+    let dir = workspace.target.join("debian").join(BOARDS);
+    // One that was not unpacked to its end is of no use.
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    log.check(apt_get(workspace).args(["download", BOARDS]).current_dir(&dir))?;
+    let package = fs::read_dir(&dir)?.next().context("apt-get downloaded nothing")??.path();
+    let depends = log.check(workspace.command("dpkg-deb").arg("--field").arg(&package).arg("Depends"))?;
+    install_packages(workspace, log, libraries(&depends).filter(|package| !is_installed(package)).collect())?;
+    log.check(workspace.command("dpkg-deb").arg("--extract").arg(&package).arg(&dir))?;
+    Ok(())
+}
+
+/// The libraries among what a package depends on.
+fn libraries(depends: &str) -> impl Iterator<Item = &str> {
+    let names = depends.split(',').filter_map(|package| package.split_whitespace().next());
+    names.filter(|name| name.starts_with("lib"))
+}
+
+/// The emulator of boards, if it is not installed.
+fn unpacked(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("debian").join(BOARDS).join("usr/bin").join(BOARDS)
+}
+
+fn install_packages(workspace: &Workspace, log: &Log, missing: Vec<&str>) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -151,7 +180,9 @@ pub fn firmware(workspace: &Workspace, log: &Log, manifest: &str, name: &str) ->
 pub fn run_firmware(workspace: &Workspace, log: &Log, program: &Path) -> Result<String> {
     // One that hangs shall not hold up everything else.
     let mut command = workspace.command("timeout");
-    command.args(["60", "qemu-system-arm", "-cpu", "cortex-m4", "-machine", "mps2-an386", "-nographic"]);
+    let unpacked = unpacked(workspace);
+    command.arg("60").arg(if unpacked.exists() { unpacked } else { BOARDS.into() });
+    command.args(["-cpu", "cortex-m4", "-machine", "mps2-an386", "-nographic"]);
     log.check(command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(program))
 }
 
