@@ -326,8 +326,9 @@ fn fill<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]
         ptr: rhs.matrix.as_ptr().cast(),
         k,
         n,
-        k_stride: rhs.matrix.row_stride(),
-        n_stride: rhs.matrix.col_stride(),
+        // Without rows nothing is read, and strides may be of any size.
+        k_stride: if k == 0 { 1 } else { rhs.matrix.row_stride() },
+        n_stride: if k == 0 { 1 } else { rhs.matrix.col_stride() },
         flip: if unsigned { 0x80 } else { 0 },
     };
     let (constants, panels) = data.split_at_mut(parts.panels);
