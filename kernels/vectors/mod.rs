@@ -11,6 +11,10 @@ pub(crate) mod extent;
 pub(crate) mod gates;
 pub(crate) mod lanes;
 pub(crate) mod narrow;
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, reason = "no other target's kernels pack by vectors")
+)]
 pub(crate) mod pieces;
 pub(crate) mod quantize;
 pub(crate) mod rounding;

@@ -21,6 +21,10 @@ mod fields;
 pub(crate) mod i2;
 pub(crate) mod i4;
 pub(crate) mod i8;
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, reason = "no other target's kernels pack by vectors")
+)]
 pub(super) mod panels;
 
 use super::{Isa, Job, Kernel, Multiply};
