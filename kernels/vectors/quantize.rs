@@ -87,7 +87,7 @@ unsafe fn quantize_over<V: Lanes>(job: &QuantizeJob) {
         match (job.source, job.scaling, job.rounding) {
             (Source::F32(src), Scaling::Divide(scales), Rounding::HalfEven) if shared && scales.step == 0 => {
                 let (scale, end) = (scales.get(0), ByteEnd::at(job, 0));
-                let [scale, inverse] = [scale, 1.0 / scale].map(|x| V::splat_f(x));
+                let (scale, inverse) = (V::splat_f(scale), V::splat_f(1.0 / scale));
                 if job.near {
                     convert::<V>(job, &Common::<V, NEAR> { src, ahead: job.ahead, scale, inverse, end });
                 } else {
@@ -98,7 +98,7 @@ unsafe fn quantize_over<V: Lanes>(job: &QuantizeJob) {
                 if shared && scales.step == 0 =>
             {
                 let (scale, end) = (scales.get(0), ByteEnd::at(job, 0));
-                let [scale, inverse] = [scale, 1.0 / scale].map(|x| V::splat_f(x));
+                let (scale, inverse) = (V::splat_f(scale), V::splat_f(1.0 / scale));
                 convert::<V>(job, &Common::<V, MULTIPLY> { src, ahead: job.ahead, scale, inverse, end });
             }
             _ => convert::<V>(job, job),

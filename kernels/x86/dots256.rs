@@ -102,7 +102,7 @@ unsafe fn block<T, const R: usize, const C: usize>(
     r: usize,
     c: usize,
     sums: *mut i32,
-    add: impl Fn(__m256i, __m256i, __m256i) -> __m256i,
+    add: impl Fn(__m256i, __m256i, __m256i) -> __m256i + Copy,
 ) {
     // SAFETY: vectors of rows end within K, those of columns within their stride.
     unsafe {
@@ -110,31 +110,48 @@ unsafe fn block<T, const R: usize, const C: usize>(
         let columns: *const u8 = input.columns.add(c * input.column_stride).cast();
         let column_stride = input.column_stride * size_of::<T>();
         let mut parts = [[_mm256_setzero_si256(); C]; R];
-        let mut step = |in_row: usize, in_column: usize| {
-            let mut b = [_mm256_setzero_si256(); C];
-            for (j, b) in b.iter_mut().enumerate() {
-                *b = _mm256_load_si256(columns.add(j * column_stride + in_column).cast());
-            }
-            for (i, parts) in parts.iter_mut().enumerate() {
-                let a = _mm256_loadu_si256(rows.add(i * input.row_stride + in_row).cast());
-                for (part, &b) in parts.iter_mut().zip(&b) {
-                    *part = add(*part, a, b);
-                }
-            }
-        };
         let depth = input.k * size_of::<T>();
         let mut at = 0;
         while at + BYTES <= depth {
-            step(at, at);
+            let places =
+                [(rows.wrapping_add(at), input.row_stride), (columns.wrapping_add(at), column_stride)];
+            step(&mut parts, places, add);
             at += BYTES;
         }
         if at < depth {
-            step(depth - BYTES, at);
+            let rows = rows.wrapping_add(depth - BYTES);
+            step(&mut parts, [(rows, input.row_stride), (columns.wrapping_add(at), column_stride)], add);
         }
         for i in (0..R).step_by(4) {
             for j in 0..C {
                 let four = [parts[i][j], parts[i + 1][j], parts[i + 2][j], parts[i + 3][j]];
                 _mm_storeu_si128(sums.add((c + j) * ROWS + r + i).cast(), added_up(four));
+            }
+        }
+    }
+}
+
+/// A vector of each row times one of each column. A function rather than a closure, of which the compiler would make one that is called,
+/// and keep the sums in memory for it.
+///
+/// # Safety
+/// A vector is readable at each place and its strides, in bytes: of rows, and of columns, which are aligned. The CPU has AVX2.
+#[inline(always)]
+unsafe fn step<const R: usize, const C: usize>(
+    parts: &mut [[__m256i; C]; R],
+    [(rows, row_stride), (columns, column_stride)]: [(*const u8, usize); 2],
+    add: impl Fn(__m256i, __m256i, __m256i) -> __m256i,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut b = [_mm256_setzero_si256(); C];
+        for (j, b) in b.iter_mut().enumerate() {
+            *b = _mm256_load_si256(columns.add(j * column_stride).cast());
+        }
+        for (i, parts) in parts.iter_mut().enumerate() {
+            let a = _mm256_loadu_si256(rows.add(i * row_stride).cast());
+            for (part, &b) in parts.iter_mut().zip(&b) {
+                *part = add(*part, a, b);
             }
         }
     }
