@@ -9,8 +9,8 @@ use crate::{
 };
 
 /// Bytes of code and constants that a program of one i32 product may take, the standard library's part included: in November 2026
-/// it was 565 kB with Rust 1.95, of which tiles of three kernels are 460; since December one row, few columns and tall tiles have loops of their
-/// own: 648 kB.
+/// it was 565 kB with Rust 1.95, of which tiles of three kernels are 460; since December one row, few columns and tall tiles have loops
+/// of their own: 648 kB.
 const ONE_PRODUCT: u64 = 680_000;
 
 /// Bytes of flash that a firmware of one linear layer may take, 64 to 64 with its 4,096 weights, code and constants of all kinds: in
