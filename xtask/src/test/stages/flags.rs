@@ -14,7 +14,7 @@ use crate::{
 /// Builds for a target get the flags alone: build scripts and procedural macros are made once for all of them.
 const X86_64: &str = "x86_64-unknown-linux-gnu";
 /// The exact tests run on those that this CPU can stand in for.
-const X86_64_CPUS: [&str; 4] = ["native", "x86-64-v3", "x86-64-v4", "sapphirerapids"];
+const X86_64_CPUS: [&str; 3] = ["native", "x86-64-v3", "x86-64-v4"];
 /// Less than any CPU with a kernel for it: the library alone.
 const X86_64_BELOW: &str = "x86-64-v2";
 const AARCH64_CPUS: [&str; 4] = ["neoverse-n1", "neoverse-v2", "cortex-a53", "apple-m1"];
