@@ -5,7 +5,7 @@
 //! most 2 * 15 * 128 in magnitude, and eight of them are added before 16 bits overflow: then each column's sums of low and of high
 //! digits, side by side, are multiplied by 1 and 16 and added to i32. That is 19 vector instructions for 128 weights, where widening
 //! takes 24. Weights that come from memory are widened all the same, for they come faster as eight streams than as the four that
-//! registers have room for.
+//! registers have room for; only those are fetched ahead, which costs near ones an eighth of their speed.
 
 use core::arch::x86_64::*;
 
@@ -16,8 +16,6 @@ use super::avx2_loops::{KR, NR};
 const WIDE_STEP: usize = 4;
 /// Values that are multiplied before sums of 16 bits are widened.
 const BLOCK: usize = 8 * WIDE_STEP;
-/// Blocks from fetching weights to reading them.
-const AHEAD: usize = 4;
 
 /// Values from which cutting a row, and four panels at a time rather than eight, pay.
 const LONG: usize = 4 * BLOCK;
@@ -71,8 +69,15 @@ const fn places(digit: u8) -> [u8; 32] {
 #[inline]
 pub(super) unsafe fn multiply_add<const Q: usize>(sums: &mut [__m256i; Q], input: &TileInput) {
     if Q == 8 {
+        let sums = sums.as_mut_ptr();
         // SAFETY: the caller's; there are eight sums.
-        return unsafe { multiply_words(sums.as_mut_ptr(), input) };
+        return unsafe {
+            if input.job_bytes > NEAR {
+                multiply_words::<true>(sums, input)
+            } else {
+                multiply_words::<false>(sums, input)
+            }
+        };
     }
     let blocks = if cuts(input.k, input.job_bytes) { input.k / BLOCK } else { 0 };
     // SAFETY: blocks are whole steps of the row and of each panel, and so is what remains behind them.
@@ -98,14 +103,14 @@ pub(super) unsafe fn multiply_add<const Q: usize>(sums: &mut [__m256i; Q], input
     }
 }
 
-/// A row that isn't cut by eight panels, which are widened; the lines that will be wanted in eight turns are fetched, at the panels' ends
-/// those of the eight that come next.
+/// A row that isn't cut by eight panels, which are widened. Of panels that are far, the lines that will be wanted in eight turns are
+/// fetched, at the panels' ends those of the eight that come next; near ones arrive faster unasked.
 ///
 /// # Safety
 /// As [`multiply_add`]; there are eight sums.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn multiply_words(sums: *mut __m256i, input: &TileInput) {
+unsafe fn multiply_words<const FAR: bool>(sums: *mut __m256i, input: &TileInput) {
     /// Turns from fetching a line to reading it.
     const AHEAD: usize = 8;
     /// Steps of a turn, which reads a cache line of each panel.
@@ -130,7 +135,7 @@ unsafe fn multiply_words(sums: *mut __m256i, input: &TileInput) {
         };
     }
     macro_rules! words {
-        ($($place:literal $sum:literal $register:tt $i:literal,)*) => {{
+        ([$($fetch:literal)*] $($place:literal $sum:literal $register:tt $i:literal,)*) => {{
             macro_rules! step {
                 ($x:literal $b:literal) => {
                     concat!("vpbroadcastd ymm12, dword ptr [{x} + ", $x, "]\n", $(panel!($place $b $sum)),*)
@@ -138,10 +143,11 @@ unsafe fn multiply_words(sums: *mut __m256i, input: &TileInput) {
             }
             core::arch::asm!(
                 "test {turns}, {turns}", "jz 3f",
-                ".p2align 5", "2:", "cmp {turns}, {ahead}", "jne 6f", "add {f}, {next}", "6:",
-                $(concat!("prefetcht0 byte ptr [{f}", $place, "]"),)*
+                // Not every loop fetches.
+                "/* {f} {ahead} */",
+                ".p2align 5", "2:", $($fetch,)*
                 step!("0" "0"), step!("4" "16"), step!("8" "32"), step!("12" "48"),
-                "add {x}, 16", "add {b}, 64", "add {f}, 64", "dec {turns}", "jnz 2b",
+                "add {x}, 16", "add {b}, 64", "dec {turns}", "jnz 2b",
                 "3:", "test {rest}, {rest}", "jz 5f",
                 "4:", step!("0" "0"), "add {x}, 4", "add {b}, 16", "dec {rest}", "jnz 4b",
                 "5:",
@@ -149,7 +155,6 @@ unsafe fn multiply_words(sums: *mut __m256i, input: &TileInput) {
                 b = inout(reg) input.rhs => _,
                 f = inout(reg) input.rhs.wrapping_add(64 * AHEAD) => _,
                 ahead = const AHEAD,
-                next = in(reg) 7 * input.panel_stride,
                 s = in(reg) input.panel_stride,
                 s3 = in(reg) 3 * input.panel_stride,
                 s5 = in(reg) 5 * input.panel_stride,
@@ -164,10 +169,25 @@ unsafe fn multiply_words(sums: *mut __m256i, input: &TileInput) {
     }
     // SAFETY: each step reads a whole step of the row and each panel; fetching ahead reads nothing.
     unsafe {
-        words!(
-            "" "0" "ymm0" 0, " + {s}" "1" "ymm1" 1, " + 2*{s}" "2" "ymm2" 2, " + {s3}" "3" "ymm3" 3,
-            " + 4*{s}" "4" "ymm4" 4, " + {s5}" "5" "ymm5" 5, " + 2*{s3}" "6" "ymm6" 6, " + {s7}" "7" "ymm7" 7,
-        );
+        macro_rules! panels {
+            ($($fetch:literal)*) => {
+                words!(
+                    [$($fetch)*]
+                    "" "0" "ymm0" 0, " + {s}" "1" "ymm1" 1, " + 2*{s}" "2" "ymm2" 2, " + {s3}" "3" "ymm3" 3,
+                    " + 4*{s}" "4" "ymm4" 4, " + {s5}" "5" "ymm5" 5, " + 2*{s3}" "6" "ymm6" 6, " + {s7}" "7" "ymm7" 7,
+                )
+            };
+        }
+        if FAR {
+            panels!(
+                "cmp {turns}, {ahead}" "jne 6f" "add {f}, {s7}" "6:"
+                "prefetcht0 byte ptr [{f}]" "prefetcht0 byte ptr [{f} + {s}]" "prefetcht0 byte ptr [{f} + 2*{s}]"
+                "prefetcht0 byte ptr [{f} + {s3}]" "prefetcht0 byte ptr [{f} + 4*{s}]" "prefetcht0 byte ptr [{f} + {s5}]"
+                "prefetcht0 byte ptr [{f} + 2*{s3}]" "prefetcht0 byte ptr [{f} + {s7}]" "add {f}, 64"
+            );
+        } else {
+            panels!();
+        }
     }
 }
 
@@ -179,7 +199,6 @@ unsafe fn multiply_words(sums: *mut __m256i, input: &TileInput) {
 #[target_feature(enable = "avx2")]
 #[inline]
 unsafe fn multiply_blocks<const Q: usize>(halves: &mut [[__m256i; 2]; Q], input: &TileInput, blocks: usize) {
-    let ahead = if blocks < AHEAD { Q * input.panel_stride } else { AHEAD * BLOCK * NR };
     /// A vector of a panel, times the digits in ymm8 and ymm9, to sums of 16 bits: as the first of a block, or another.
     macro_rules! panel {
         (first $place:literal $b:literal $low:literal $high:literal) => {
@@ -252,7 +271,7 @@ unsafe fn multiply_blocks<const Q: usize>(halves: &mut [[__m256i; 2]; Q], input:
     }
     /// The loop over blocks, with the places of panels, their sums and their registers.
     macro_rules! blocks {
-        ([$($fetched:literal)*] $($place:literal $sum:literal $low:literal $high:literal,)*) => {{
+        ($($place:literal $sum:literal $low:literal $high:literal,)*) => {{
             macro_rules! step {
                 ($which:ident $x:literal $b:literal) => {
                     concat!(
@@ -263,30 +282,20 @@ unsafe fn multiply_blocks<const Q: usize>(halves: &mut [[__m256i; 2]; Q], input:
                     )
                 };
             }
-            macro_rules! line {
-                ($b:literal) => {
-                    concat!("" $(, "prefetcht0 byte ptr [{f}", $fetched, " + ", $b, "]\n")*)
-                };
-            }
             core::arch::asm!(
                 // Not every number of panels needs every distance.
                 "/* {s} {s3} */",
-                ".p2align 6", "2:", "cmp {blocks}, {ahead}", "jne 6f", "add {f}, {next}", "6:",
-                line!("0"), step!(first "0" "0"), step!(other "8" "32"),
-                line!("64"), step!(other "16" "64"), step!(other "24" "96"),
-                line!("128"), step!(other "32" "128"), step!(other "40" "160"),
-                line!("192"), step!(other "48" "192"), step!(other "56" "224"),
+                ".p2align 6", "2:",
+                step!(first "0" "0"), step!(other "8" "32"), step!(other "16" "64"), step!(other "24" "96"),
+                step!(other "32" "128"), step!(other "40" "160"), step!(other "48" "192"), step!(other "56" "224"),
                 $(widen!($sum $low $high),)*
-                "add {x}, 64", "add {b}, 256", "add {f}, 256", "dec {blocks}", "jnz 2b",
+                "add {x}, 64", "add {b}, 256", "dec {blocks}", "jnz 2b",
                 x = inout(reg) input.lhs => _,
                 b = inout(reg) input.rhs => _,
-                f = inout(reg) input.rhs.wrapping_add(ahead) => _,
-                next = in(reg) (Q - 1) * input.panel_stride,
                 s = in(reg) input.panel_stride,
                 s3 = in(reg) 3 * input.panel_stride,
                 blocks = inout(reg) blocks => _,
                 halves = in(reg) halves.as_mut_ptr(),
-                ahead = const AHEAD,
                 out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _, out("ymm6") _,
                 out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
                 inout("ymm12") _mm256_loadu_si256(LOW.as_ptr().cast()) => _,
@@ -301,9 +310,9 @@ unsafe fn multiply_blocks<const Q: usize>(halves: &mut [[__m256i; 2]; Q], input:
     // reads nothing.
     unsafe {
         match Q {
-            1 => blocks!([] "" "0" "0" "4",),
-            2 => blocks!([] "" "0" "0" "4", " + {s}" "64" "1" "5",),
-            4 => blocks!(["" " + {s}" " + 2*{s}" " + {s3}"]
+            1 => blocks!("" "0" "0" "4",),
+            2 => blocks!("" "0" "0" "4", " + {s}" "64" "1" "5",),
+            4 => blocks!(
                 "" "0" "0" "4", " + {s}" "64" "1" "5", " + 2*{s}" "128" "2" "6", " + {s3}" "192" "3" "7",),
             _ => unreachable!("a row by {Q} panels has no loop"),
         }
