@@ -175,6 +175,8 @@ pub(crate) struct Kernel {
     pub kr: usize,
     /// Most columns of the panels that are multiplied together: as many are unpacked at a time.
     pub group_cols: usize,
+    /// Multiply-adds of a cycle, about, where the kernel is at its best: what tells whether a product is worth more than one thread.
+    pub macs_per_cycle: usize,
     /// What the kernel reads as `lhs`.
     pub lhs: LhsFormat,
     /// Whether this CPU loses nothing when the kernel turns rows of bytes of the other signedness into its own as it reads them

@@ -77,23 +77,23 @@ impl Executor for Rayon {
     }
 }
 
-/// Fewest multiply-adds that are worth waking a thread for.
-const MIN_MACS_PER_WORKER: usize = 1 << 16;
+/// Fewest cycles of work that are worth waking a thread for, which takes some microseconds.
+const MIN_CYCLES_PER_WORKER: usize = 1 << 14;
 
-/// Fewest multiply-adds of a part, where there are more parts than workers: beside these, taking it is little.
-const MIN_MACS_PER_PART: usize = 1 << 16;
+/// Fewest cycles of a part, where there are more parts than workers: beside these, taking it is little.
+const MIN_CYCLES_PER_PART: usize = 1 << 10;
 
 /// Parts for each worker, at most: the last part of the slowest core is what all others wait for.
 const PARTS_PER_WORKER: usize = 16;
 
-/// Of so many threads, those that there is enough work for.
-pub(crate) fn worthwhile(macs: usize, threads: usize) -> usize {
-    threads.min(macs / MIN_MACS_PER_WORKER).max(1)
+/// Of so many threads, those that there is enough work for, in cycles of one core.
+pub(crate) fn worthwhile(cycles: usize, threads: usize) -> usize {
+    threads.min(cycles / MIN_CYCLES_PER_WORKER).max(1)
 }
 
 /// Parts that so much work is worth being cut in, for so many workers.
-pub(crate) fn most_parts(macs: usize, workers: usize) -> usize {
-    (macs / MIN_MACS_PER_PART).min(workers.saturating_mul(PARTS_PER_WORKER)).max(workers)
+pub(crate) fn most_parts(cycles: usize, workers: usize) -> usize {
+    (cycles / MIN_CYCLES_PER_PART).min(workers.saturating_mul(PARTS_PER_WORKER)).max(workers)
 }
 
 /// Has parts `0..count` of some work done, each exactly once: calls `work(worker, runs)` for at most `workers` workers, on the

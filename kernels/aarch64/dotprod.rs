@@ -65,6 +65,7 @@ const fn entry(id: Id) -> Kernel {
         nr: NR,
         kr: KR,
         group_cols: group_cols::<DotprodTiles<false>>(),
+        macs_per_cycle: 32,
         lhs: LhsFormat::PackedSigned,
         flips_lhs: || false,
         offset: SumOffset::None,

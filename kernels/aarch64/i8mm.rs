@@ -50,6 +50,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     group_cols: group_cols::<I8mmTiles>(),
+    macs_per_cycle: 128,
     lhs: LhsFormat::PackedSigned,
     flips_lhs: || false,
     offset: SumOffset::None,

@@ -67,6 +67,7 @@ const fn kernel(id: Id) -> Kernel {
         nr: NR,
         kr: KR,
         group_cols: group_cols::<NeonTiles>(),
+        macs_per_cycle: 8,
         lhs: LhsFormat::PackedSigned,
         flips_lhs: || false,
         offset: SumOffset::SecondHalves,

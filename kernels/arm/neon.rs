@@ -47,6 +47,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     group_cols: group_cols::<ToMemory<NeonTiles>>(),
+    macs_per_cycle: 8,
     lhs: LhsFormat::PackedSigned,
     flips_lhs: || false,
     offset: SumOffset::SecondHalves,

@@ -30,6 +30,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: 1,
     group_cols: group_cols::<Portable>(),
+    macs_per_cycle: 2,
     lhs: LhsFormat::Bytes { unsigned: false },
     flips_lhs: || false,
     offset: SumOffset::None,

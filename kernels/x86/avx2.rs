@@ -58,6 +58,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     group_cols: group_cols::<Avx2Tiles>(),
+    macs_per_cycle: 32,
     lhs: LhsFormat::PackedUnsigned,
     flips_lhs: || false,
     offset: SumOffset::None,

@@ -46,6 +46,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     group_cols: group_cols::<Avx512VnniTiles>(),
+    macs_per_cycle: 128,
     lhs: LhsFormat::Bytes { unsigned: true },
     offset: SumOffset::None,
     flips_lhs: detect::is_amd,

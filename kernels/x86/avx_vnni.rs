@@ -39,6 +39,7 @@ pub(crate) static KERNEL: Kernel = Kernel {
     nr: NR,
     kr: KR,
     group_cols: group_cols::<AvxVnniTiles>(),
+    macs_per_cycle: 64,
     lhs: LhsFormat::Bytes { unsigned: true },
     flips_lhs: || false,
     offset: SumOffset::None,

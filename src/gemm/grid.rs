@@ -39,12 +39,13 @@ impl Grid {
         if threads <= 1 {
             return whole;
         }
-        let macs = macs(shape);
-        let workers = worthwhile(macs, threads);
+        let cycles = cycles(kernel, shape);
+        let workers = worthwhile(cycles, threads);
         if workers <= 1 {
             return whole;
         }
-        let (most, units, panels) = (most_parts(macs, workers), m.div_ceil(kernel.mr), n.div_ceil(kernel.nr));
+        let (most, units, panels) =
+            (most_parts(cycles, workers), m.div_ceil(kernel.mr), n.div_ceil(kernel.nr));
         let most_rows = equal(units, most_rows(kernel, m));
         let enough = most.min(workers.saturating_mul(ENOUGH));
         let mut width = kernel.group_cols / kernel.nr;
@@ -62,7 +63,7 @@ impl Grid {
 
     /// No grid of at most as many rows and threads has more workers.
     pub fn most_workers(kernel: &Kernel, shape @ (m, _, n): Shape, threads: usize) -> usize {
-        worthwhile(macs(shape), threads).min(Self::most_crossings(kernel, m, n))
+        worthwhile(cycles(kernel, shape), threads).min(Self::most_crossings(kernel, m, n))
     }
 
     /// Parts that so many rows and columns can be cut in.
@@ -120,14 +121,23 @@ fn most_rows(kernel: &Kernel, m: usize) -> usize {
     (m / (2 * kernel.mr)).max(1)
 }
 
-/// Multiply-adds.
-pub(super) fn macs((m, k, n): Shape) -> usize {
-    m.saturating_mul(n).saturating_mul(k)
+/// Bytes of weights that a core reads in a cycle, about, from where they are when a product is run again.
+const WEIGHTS_PER_CYCLE: usize = 16;
+
+/// Cycles of one core, about: as long as it multiplies, or reads the weights if there are few rows.
+pub(super) fn cycles(kernel: &Kernel, (m, k, n): Shape) -> usize {
+    let weights = k.saturating_mul(n);
+    // Without rows there is nothing to do.
+    if m == 0 {
+        0
+    } else {
+        (m.saturating_mul(weights) / kernel.macs_per_cycle).max(weights / WEIGHTS_PER_CYCLE)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Grid, Shape, equal, macs, most_parts, most_rows, worthwhile};
+    use super::{Grid, Shape, cycles, equal, most_parts, most_rows, worthwhile};
     use crate::{Kernel, parallel::Shares};
     use quickcheck::quickcheck;
 
@@ -185,10 +195,10 @@ mod tests {
             SHAPES.into_iter().flat_map(move |shape @ (m, _, n)| {
                 threads.clone().filter_map(move |threads| {
                     let name = format!("{}: {shape:?} on {threads} threads", kernel.name());
-                    let wanted = worthwhile(macs(shape), threads);
+                    let wanted = worthwhile(cycles(kernel.0, shape), threads);
                     let strips = equal(m.div_ceil(kernel.0.mr), most_rows(kernel.0, m));
                     let groups = strips * n.div_ceil(kernel.0.group_cols);
-                    let enough = groups.min(most_parts(macs(shape), wanted)) >= 8 * wanted;
+                    let enough = groups.min(most_parts(cycles(kernel.0, shape), wanted)) >= 8 * wanted;
                     (wanted > 1).then(|| (name, Grid::new(kernel.0, shape, threads), wanted, enough))
                 })
             })

@@ -252,7 +252,7 @@ impl<'a> PackedRhs<'a> {
         let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.k };
         let part = self.depth.scratch(m).and_then(|scratch| scratch.total()).ok_or(overflow)?;
         let shape = (m, self.k, self.n);
-        let (sums, workers) = Split::most_sums(&self.depth, shape, threads);
+        let (sums, workers) = Split::most_sums(self.kernel.0, &self.depth, shape, threads);
         let workers = workers.max(Grid::most_workers(self.kernel.0, shape, threads));
         let bytes = part.checked_mul(workers).and_then(|b| b.checked_add(sums)?.checked_add(63));
         // No slice is larger.

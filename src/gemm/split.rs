@@ -8,7 +8,7 @@ use core::ops::Range;
 use super::{
     blocking::Depth,
     call::Call,
-    grid::{Grid, Shape, macs},
+    grid::{Grid, Shape, cycles},
 };
 use crate::{
     kernels::{self, EndI32, Epilogue, Job, LhsRows, Param, Store},
@@ -42,28 +42,38 @@ impl Split {
         shape @ (m, k, n): Shape,
         threads: usize,
     ) -> Option<Self> {
-        let parts = Self::most_parts(depth, shape, threads);
-        let workers = worthwhile(macs(shape), threads).min(parts);
+        let parts = Self::most_parts(kernel, depth, shape, threads);
+        let workers = worthwhile(cycles(kernel, shape), threads).min(parts);
         let pays = m.saturating_mul(n) <= MAX_OUTPUTS && Grid::most_crossings(kernel, m, n) < workers;
         pays.then(|| Self { workers, parts, k, sums: m * n + m })
     }
 
     /// Bytes of sums that products of at most `m` rows on at most as many threads need, and threads that make them.
-    pub fn most_sums(depth: &Depth, shape @ (m, _, n): Shape, threads: usize) -> (usize, usize) {
-        let parts = Self::most_parts(depth, shape, threads);
+    pub fn most_sums(
+        kernel: &kernels::Kernel,
+        depth: &Depth,
+        shape @ (m, _, n): Shape,
+        threads: usize,
+    ) -> (usize, usize) {
+        let parts = Self::most_parts(kernel, depth, shape, threads);
         if parts < 2 || n > MAX_OUTPUTS {
             return (0, 1);
         }
         // No product has more rows than outputs.
         let sums = 2 * m.saturating_mul(n).min(MAX_OUTPUTS);
-        (bytes(sums).saturating_mul(parts), worthwhile(macs(shape), threads).min(parts))
+        (bytes(sums).saturating_mul(parts), worthwhile(cycles(kernel, shape), threads).min(parts))
     }
 
     /// Parts that there is work for.
-    fn most_parts(depth: &Depth, (m, k, n): Shape, threads: usize) -> usize {
-        let macs = macs((m, k, n));
-        let workers = worthwhile(macs, threads);
-        if depth.plain && workers > 1 { most_parts(macs, workers).min(k / MIN_DEPTH) } else { 1 }
+    fn most_parts(
+        kernel: &kernels::Kernel,
+        depth: &Depth,
+        shape @ (_, k, _): Shape,
+        threads: usize,
+    ) -> usize {
+        let cycles = cycles(kernel, shape);
+        let workers = worthwhile(cycles, threads);
+        if depth.plain && workers > 1 { most_parts(cycles, workers).min(k / MIN_DEPTH) } else { 1 }
     }
 
     pub fn parts(&self) -> usize {

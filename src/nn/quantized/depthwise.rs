@@ -33,6 +33,9 @@ use crate::{
     quant::QParams,
 };
 
+/// Multiply-adds of a cycle, about: loads and stores leave room for no more.
+const MACS_PER_CYCLE: usize = 8;
+
 /// A statically quantized depthwise convolution of NHWC images: as [`Conv2d`](super::Conv2d) with as many groups as input
 /// channels, and faster than it by an order of magnitude. With `m` times as many output channels as input channels, output
 /// channel `c * m + j` reads input channel `c`.
@@ -145,8 +148,9 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let (height, width) = self.filters.window.size();
         let macs =
             [out.width, out.channels, height, width].iter().fold(rows, |p, &size| p.saturating_mul(size));
-        let workers = worthwhile(macs, executor.threads()).min(rows).max(1);
-        (workers, most_parts(macs, workers).min(rows).max(1))
+        let cycles = macs / MACS_PER_CYCLE;
+        let workers = worthwhile(cycles, executor.threads()).min(rows).max(1);
+        (workers, most_parts(cycles, workers).min(rows).max(1))
     }
 
     /// Values of padding: of a pixel, and of a row where channels go round.
