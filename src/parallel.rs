@@ -30,6 +30,15 @@ pub trait Executor {
     /// until none is left, so that threads of unequal cores are done at the same time; should there be fewer calls than promised, the
     /// others and the caller's thread do the rest.
     fn run(&self, count: usize, task: &(dyn Fn() + Sync));
+
+    /// Cycles of one core's work that are worth a thread of their own, at least: about what it takes to wake one. Work of less stays on
+    /// fewer threads, or on the caller's.
+    ///
+    /// 32,768 unless said otherwise, some ten microseconds: threads that sleep, as those of most pools do. A pool whose threads
+    /// spin until there is work may say less.
+    fn min_cycles(&self) -> usize {
+        1 << 15
+    }
 }
 
 impl<E: Executor + ?Sized> Executor for &E {
@@ -39,6 +48,10 @@ impl<E: Executor + ?Sized> Executor for &E {
 
     fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
         (**self).run(count, task);
+    }
+
+    fn min_cycles(&self) -> usize {
+        (**self).min_cycles()
     }
 }
 
@@ -77,18 +90,30 @@ impl Executor for Rayon {
     }
 }
 
-/// Fewest cycles of work that are worth waking a thread for, which takes some microseconds.
-const MIN_CYCLES_PER_WORKER: usize = 1 << 14;
-
 /// Fewest cycles of a part, where there are more parts than workers: beside these, taking it is little.
 const MIN_CYCLES_PER_PART: usize = 1 << 10;
 
 /// Parts for each worker, at most: the last part of the slowest core is what all others wait for.
 const PARTS_PER_WORKER: usize = 16;
 
-/// Of so many threads, those that there is enough work for, in cycles of one core.
-pub(crate) fn worthwhile(cycles: usize, threads: usize) -> usize {
-    threads.min(cycles / MIN_CYCLES_PER_WORKER).max(1)
+/// The threads of an executor.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Team {
+    pub threads: usize,
+    /// [`Executor::min_cycles`].
+    pub min_cycles: usize,
+}
+
+impl Team {
+    #[inline]
+    pub fn of(executor: &(impl Executor + ?Sized)) -> Self {
+        Self { threads: executor.threads(), min_cycles: executor.min_cycles() }
+    }
+
+    /// Those that there is enough work for, in cycles of one core.
+    pub fn worthwhile(self, cycles: usize) -> usize {
+        self.threads.min(cycles / self.min_cycles.max(1)).max(1)
+    }
 }
 
 /// Parts that so much work is worth being cut in, for so many workers.

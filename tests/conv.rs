@@ -93,6 +93,11 @@ impl Executor for Parts {
     fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
         (0..count).for_each(|_| task());
     }
+
+    /// Small products have several parts, too.
+    fn min_cycles(&self) -> usize {
+        1 << 9
+    }
 }
 
 fn check<A: Operand, T: OutputElement + PartialEq + std::fmt::Debug, L: Convolution<A, T>>(

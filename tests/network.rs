@@ -61,6 +61,11 @@ impl Executor for Three {
     fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
         (0..count).for_each(|_| task());
     }
+
+    /// Small products have several parts, too.
+    fn min_cycles(&self) -> usize {
+        1 << 9
+    }
 }
 
 #[test]

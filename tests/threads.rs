@@ -25,6 +25,11 @@ impl Executor for Threads {
     fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
         std::thread::scope(|scope| (0..count).for_each(|_| drop(scope.spawn(task))));
     }
+
+    /// Small products have several parts, too.
+    fn min_cycles(&self) -> usize {
+        1 << 9
+    }
 }
 
 /// Calls once, or too often: all outputs must be right all the same.
@@ -40,6 +45,11 @@ impl Executor for Careless {
 
     fn run(&self, _count: usize, task: &(dyn Fn() + Sync)) {
         std::thread::scope(|scope| (0..self.calls).for_each(|_| drop(scope.spawn(task))));
+    }
+
+    /// Small products have several parts, too.
+    fn min_cycles(&self) -> usize {
+        1 << 9
     }
 }
 
@@ -148,8 +158,8 @@ fn a_workspace_has_room_for_the_parts_there_can_be() -> Result<(), Error> {
         for m in [1, 2, 64, 200] {
             for threads in [100_000, usize::MAX] {
                 let size = gemm.workspace_size_with(m, &common::Threads(threads))?;
-                // No more than a part for each 2^16 multiply-adds.
-                let most = m * n * k / (1 << 16);
+                // No more than a part for each 2^9 cycles, in which every kernel does two multiply-adds or more.
+                let most = m * n * k / (2 << 9);
                 assert!(size <= gemm.workspace_size(m)? * most, "{kernel}: {size} bytes for {m} rows");
                 assert_eq!(size, gemm.workspace_size_with(m, &common::Threads(most))?, "{kernel}");
                 let mut scratch = vec![0; size];
@@ -238,6 +248,11 @@ impl Executor for Counting {
     fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
         self.0.fetch_add(1, Ordering::Relaxed);
         Threads(3).run(count, task);
+    }
+
+    /// Small products have several parts, too.
+    fn min_cycles(&self) -> usize {
+        1 << 9
     }
 }
 

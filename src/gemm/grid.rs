@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use crate::{
     kernels::Kernel,
-    parallel::{cut, most_parts, worthwhile},
+    parallel::{Team, cut, most_parts},
 };
 
 /// Parts for each worker, at least, before a group of panels is cut: tiles of fewer panels load more for each multiply-add.
@@ -34,13 +34,13 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    pub fn new(kernel: &Kernel, shape @ (m, _, n): Shape, threads: usize) -> Self {
+    pub fn new(kernel: &Kernel, shape @ (m, _, n): Shape, team: Team) -> Self {
         let whole = Self { rows: 1, cols: 1, m, n, mr: kernel.mr, nr: kernel.nr, workers: 1 };
-        if threads <= 1 {
+        if team.threads <= 1 {
             return whole;
         }
         let cycles = cycles(kernel, shape);
-        let workers = worthwhile(cycles, threads);
+        let workers = team.worthwhile(cycles);
         if workers <= 1 {
             return whole;
         }
@@ -62,8 +62,8 @@ impl Grid {
     }
 
     /// No grid of at most as many rows and threads has more workers.
-    pub fn most_workers(kernel: &Kernel, shape @ (m, _, n): Shape, threads: usize) -> usize {
-        worthwhile(cycles(kernel, shape), threads).min(Self::most_crossings(kernel, m, n))
+    pub fn most_workers(kernel: &Kernel, shape @ (m, _, n): Shape, team: Team) -> usize {
+        team.worthwhile(cycles(kernel, shape)).min(Self::most_crossings(kernel, m, n))
     }
 
     /// Parts that so many rows and columns can be cut in.
@@ -122,7 +122,7 @@ fn most_rows(kernel: &Kernel, m: usize) -> usize {
 }
 
 /// Bytes of weights that a core reads in a cycle, about, from where they are when a product is run again.
-const WEIGHTS_PER_CYCLE: usize = 16;
+const WEIGHTS_PER_CYCLE: usize = 32;
 
 /// Cycles of one core, about: as long as it multiplies, or reads the weights if there are few rows.
 pub(super) fn cycles(kernel: &Kernel, (m, k, n): Shape) -> usize {
@@ -137,8 +137,11 @@ pub(super) fn cycles(kernel: &Kernel, (m, k, n): Shape) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{Grid, Shape, cycles, equal, most_parts, most_rows, worthwhile};
-    use crate::{Kernel, parallel::Shares};
+    use super::{Grid, Shape, cycles, equal, most_parts, most_rows};
+    use crate::{
+        Kernel,
+        parallel::{Shares, Team},
+    };
     use quickcheck::quickcheck;
 
     /// Shapes of the benchmarks that are worth more than a thread.
@@ -166,6 +169,11 @@ mod tests {
         (37, 213, 1001),
         (511, 509, 503),
     ];
+
+    /// Threads that are woken for little: the more are.
+    fn team(threads: usize) -> Team {
+        Team { threads, min_cycles: 1 << 11 }
+    }
 
     /// Hands out the parts of a grid to cores of those speeds, by a clock for each: whoever is free first takes the next. The time of
     /// the last, and the most multiply-adds (for each row of K) of one.
@@ -195,11 +203,11 @@ mod tests {
             SHAPES.into_iter().flat_map(move |shape @ (m, _, n)| {
                 threads.clone().filter_map(move |threads| {
                     let name = format!("{}: {shape:?} on {threads} threads", kernel.name());
-                    let wanted = worthwhile(cycles(kernel.0, shape), threads);
+                    let wanted = team(threads).worthwhile(cycles(kernel.0, shape));
                     let strips = equal(m.div_ceil(kernel.0.mr), most_rows(kernel.0, m));
                     let groups = strips * n.div_ceil(kernel.0.group_cols);
                     let enough = groups.min(most_parts(cycles(kernel.0, shape), wanted)) >= 8 * wanted;
-                    (wanted > 1).then(|| (name, Grid::new(kernel.0, shape, threads), wanted, enough))
+                    (wanted > 1).then(|| (name, Grid::new(kernel.0, shape, team(threads)), wanted, enough))
                 })
             })
         })
@@ -236,8 +244,8 @@ mod tests {
             for (k, n) in [(512, 64), (4096, 40), (4096, 2000)] {
                 let mut most_of_fewer = 0;
                 for m in 1..400 {
-                    most_of_fewer = most_of_fewer.max(Grid::new(kernel.0, (m, k, n), 64).workers());
-                    let most = Grid::most_workers(kernel.0, (m, k, n), 64);
+                    most_of_fewer = most_of_fewer.max(Grid::new(kernel.0, (m, k, n), team(64)).workers());
+                    let most = Grid::most_workers(kernel.0, (m, k, n), team(64));
                     assert!(
                         most_of_fewer <= most,
                         "{}: {m} x {k} x {n}: {most_of_fewer} workers",
@@ -252,7 +260,7 @@ mod tests {
         fn parts_cover_every_output_once(m: u8, n: u16, threads: u8) -> bool {
             let (m, n, threads) = (m as usize, n as usize % 300, threads as usize % 17);
             Kernel::all().all(|kernel| {
-                let grid = Grid::new(kernel.0, (m, 4096, n), threads);
+                let grid = Grid::new(kernel.0, (m, 4096, n), team(threads));
                 let shares = Shares::new(grid.workers(), grid.parts());
                 let mut seen = vec![0u8; m * n];
                 let mut home = 0;
@@ -276,11 +284,11 @@ mod tests {
             let [m, k, n, threads] = [m, k, n, threads].map(usize::from);
             let (rows, fewer) = (m.min(fewer.0.into()), threads.min(fewer.1.into()));
             Kernel::all().all(|kernel| {
-                let most = Grid::most_workers(kernel.0, (m, k, n), threads);
+                let most = Grid::most_workers(kernel.0, (m, k, n), team(threads));
                 most <= threads.max(1)
                     && [(m, threads), (rows, threads), (m, fewer), (rows, fewer)]
                         .into_iter()
-                        .all(|(m, threads)| Grid::new(kernel.0, (m, k, n), threads).workers() <= most)
+                        .all(|(m, threads)| Grid::new(kernel.0, (m, k, n), team(threads)).workers() <= most)
             })
         }
     }

@@ -9,6 +9,7 @@ use crate::{
         Id, Multiply, SumOffset,
         weights::{PACKED_COLS, Panels, RhsBytes},
     },
+    parallel::Team,
 };
 
 /// Weights in the order that one kernel reads them, with their column constants.
@@ -248,12 +249,12 @@ impl<'a> PackedRhs<'a> {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
-    pub(super) fn workspace_size(&self, m: usize, threads: usize) -> Result<usize, Error> {
+    pub(super) fn workspace_size(&self, m: usize, team: Team) -> Result<usize, Error> {
         let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.k };
         let part = self.depth.scratch(m).and_then(|scratch| scratch.total()).ok_or(overflow)?;
         let shape = (m, self.k, self.n);
-        let (sums, workers) = Split::most_sums(self.kernel.0, &self.depth, shape, threads);
-        let workers = workers.max(Grid::most_workers(self.kernel.0, shape, threads));
+        let (sums, workers) = Split::most_sums(self.kernel.0, &self.depth, shape, team);
+        let workers = workers.max(Grid::most_workers(self.kernel.0, shape, team));
         let bytes = part.checked_mul(workers).and_then(|b| b.checked_add(sums)?.checked_add(63));
         // No slice is larger.
         let bytes = bytes.filter(|&bytes| isize::try_from(bytes).is_ok());

@@ -16,7 +16,7 @@ use crate::{
     Broadcast, Error, Executor, MatMut, Operand, OutputElement, Sequential,
     check::check_shape,
     kernels::{Epilogue, LhsRows, Multiply, Param},
-    parallel::run_parts,
+    parallel::{Team, run_parts},
 };
 
 /// A product ready to run: packed weights and a checked output.
@@ -84,7 +84,7 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size_with(&self, m: usize, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
-        self.weights.workspace_size(m, executor.threads())
+        self.weights.workspace_size(m, Team::of(executor))
     }
 
     /// Scratch for [`Gemm::run`] with up to `m` rows.
@@ -182,11 +182,11 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
             return Ok(());
         }
 
-        let (depth, threads) = (weights.depth(), executor.threads());
-        let grid = Grid::new(weights.kernel().0, (m, k, n), threads);
+        let (depth, team) = (weights.depth(), Team::of(executor));
+        let grid = Grid::new(weights.kernel().0, (m, k, n), team);
         // A single thread needs no look, and programs without threads none of the code.
-        let split = match threads > 1 && lhs.source.matrix().is_some() {
-            true => Split::new(weights.kernel().0, depth, (m, k, n), threads),
+        let split = match team.threads > 1 && lhs.source.matrix().is_some() {
+            true => Split::new(weights.kernel().0, depth, (m, k, n), team),
             false => None,
         };
         let (workers, sums) = split.map_or((grid.workers(), 0), |split| (split.workers(), split.bytes()));

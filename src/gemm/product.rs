@@ -4,6 +4,7 @@ use super::{Gemm, Kind, Lhs, Output, PackedRhs, Patches, Workspace, owned::Owned
 use crate::{
     ElementType, Error, Executor, MatMut, Operand, OutputElement, Sequential,
     kernels::{self, Multiply},
+    parallel::Team,
     shared::Shared,
 };
 
@@ -133,7 +134,7 @@ impl Product {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub fn workspace_size_with(&self, m: usize, executor: &(impl Executor + ?Sized)) -> Result<usize, Error> {
-        self.weights.workspace_size(m, executor.threads())
+        self.weights.workspace_size(m, Team::of(executor))
     }
 
     /// Scratch for [`Product::run`] with up to `m` rows.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     kernels::{self, EndI32, Epilogue, Job, LhsRows, Param, Store},
-    parallel::{cut, most_parts, worthwhile},
+    parallel::{Team, cut, most_parts},
 };
 
 /// Fewest rows of K that are worth a part of their own.
@@ -40,10 +40,10 @@ impl Split {
         kernel: &kernels::Kernel,
         depth: &Depth,
         shape @ (m, k, n): Shape,
-        threads: usize,
+        team: Team,
     ) -> Option<Self> {
-        let parts = Self::most_parts(kernel, depth, shape, threads);
-        let workers = worthwhile(cycles(kernel, shape), threads).min(parts);
+        let parts = Self::most_parts(kernel, depth, shape, team);
+        let workers = team.worthwhile(cycles(kernel, shape)).min(parts);
         let pays = m.saturating_mul(n) <= MAX_OUTPUTS && Grid::most_crossings(kernel, m, n) < workers;
         pays.then(|| Self { workers, parts, k, sums: m * n + m })
     }
@@ -53,26 +53,21 @@ impl Split {
         kernel: &kernels::Kernel,
         depth: &Depth,
         shape @ (m, _, n): Shape,
-        threads: usize,
+        team: Team,
     ) -> (usize, usize) {
-        let parts = Self::most_parts(kernel, depth, shape, threads);
+        let parts = Self::most_parts(kernel, depth, shape, team);
         if parts < 2 || n > MAX_OUTPUTS {
             return (0, 1);
         }
         // No product has more rows than outputs.
         let sums = 2 * m.saturating_mul(n).min(MAX_OUTPUTS);
-        (bytes(sums).saturating_mul(parts), worthwhile(cycles(kernel, shape), threads).min(parts))
+        (bytes(sums).saturating_mul(parts), team.worthwhile(cycles(kernel, shape)).min(parts))
     }
 
     /// Parts that there is work for.
-    fn most_parts(
-        kernel: &kernels::Kernel,
-        depth: &Depth,
-        shape @ (_, k, _): Shape,
-        threads: usize,
-    ) -> usize {
+    fn most_parts(kernel: &kernels::Kernel, depth: &Depth, shape @ (_, k, _): Shape, team: Team) -> usize {
         let cycles = cycles(kernel, shape);
-        let workers = worthwhile(cycles, threads);
+        let workers = team.worthwhile(cycles);
         if depth.plain && workers > 1 { most_parts(cycles, workers).min(k / MIN_DEPTH) } else { 1 }
     }
 

@@ -190,6 +190,11 @@ impl Executor for Threads {
     fn run(&self, count: usize, task: &(dyn Fn() + Sync)) {
         Sequential.run(count, task);
     }
+
+    /// Small products have several parts, too.
+    fn min_cycles(&self) -> usize {
+        1 << 9
+    }
 }
 
 /// A static layer keeps biases in f32 where rounding one to whole steps of the sums moves it by more than 1/32 of a step of the

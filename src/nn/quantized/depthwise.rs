@@ -29,7 +29,7 @@ use crate::{
         Layer,
         scratch::{Carver, Size},
     },
-    parallel::{cut, most_parts, run_parts, worthwhile},
+    parallel::{Team, cut, most_parts, run_parts},
     quant::QParams,
 };
 
@@ -149,7 +149,7 @@ impl<A: Operand, T: OutputElement> DepthwiseConv2d<A, T> {
         let macs =
             [out.width, out.channels, height, width].iter().fold(rows, |p, &size| p.saturating_mul(size));
         let cycles = macs / MACS_PER_CYCLE;
-        let workers = worthwhile(cycles, executor.threads()).min(rows).max(1);
+        let workers = Team::of(executor).worthwhile(cycles).min(rows).max(1);
         (workers, most_parts(cycles, workers).min(rows).max(1))
     }
 
