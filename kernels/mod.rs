@@ -80,34 +80,39 @@ macro_rules! kernels {
 kernels! {
     #[cfg(i8gemm_x86_64)]
     Avx512Vnni: x86::avx512_vnni::KERNEL, x86::avx512_vnni::multiply,
-        KernelInfo::new("avx512_vnni", "vpdpbusd, zmm").on("x86_64", &["avx512f", "avx512bw", "avx512vnni"]);
+        KernelInfo::new("avx512_vnni", "vpdpbusd, zmm").on("x86_64", &["avx512f", "avx512bw", "avx512vnni"])
+            .panels(16, 4);
     #[cfg(i8gemm_x86_64)]
     AvxVnni: x86::avx_vnni::KERNEL, x86::avx_vnni::multiply,
-        KernelInfo::new("avx_vnni", "vpdpbusd, ymm").on("x86_64", &["avx2", "avxvnni"]);
+        KernelInfo::new("avx_vnni", "vpdpbusd, ymm").on("x86_64", &["avx2", "avxvnni"]).panels(16, 4);
     #[cfg(i8gemm_x86_64)]
     Avx2: x86::avx2::KERNEL, x86::avx2::multiply,
-        KernelInfo::new("avx2", "vpmaddwd + vpaddd, ymm").on("x86_64", &["avx2"]);
+        KernelInfo::new("avx2", "vpmaddwd + vpaddd, ymm").on("x86_64", &["avx2"]).panels(8, 2);
     #[cfg(i8gemm_aarch64)]
     NeonI8mm: aarch64::i8mm::KERNEL, aarch64::i8mm::multiply,
-        KernelInfo::new("neon_i8mm", "smmla").on("aarch64", &["neon", "i8mm"]);
+        KernelInfo::new("neon_i8mm", "smmla").on("aarch64", &["neon", "i8mm"]).panels(8, 8);
     #[cfg(i8gemm_aarch64)]
     NeonDotprod: aarch64::dotprod::KERNEL, aarch64::dotprod::multiply,
-        KernelInfo::new("neon_dotprod", "sdot by lane").on("aarch64", &["neon", "dotprod"]);
+        KernelInfo::new("neon_dotprod", "sdot by lane").on("aarch64", &["neon", "dotprod"]).panels(8, 4);
     #[cfg(i8gemm_aarch64)]
     NeonDotprodA55: aarch64::dotprod::KERNEL_A55, aarch64::dotprod::multiply_a55,
         KernelInfo::new("neon_dotprod_a55", "sdot by lane").on("aarch64", &["neon", "dotprod"])
+            .panels(8, 4)
             .in_order_of("neon_dotprod");
     #[cfg(i8gemm_aarch64)]
     Neon: aarch64::neon::KERNEL, aarch64::neon::multiply,
-        KernelInfo::new("neon", "smull + smlsl2 + sadalp").on("aarch64", &["neon"]);
+        KernelInfo::new("neon", "smull + smlsl2 + sadalp").on("aarch64", &["neon"]).panels(4, 16).late_sums();
     #[cfg(i8gemm_aarch64)]
     NeonA53: aarch64::neon::KERNEL_A53, aarch64::neon::multiply_a53,
-        KernelInfo::new("neon_a53", "smull + smlsl2 + sadalp").on("aarch64", &["neon"]).in_order_of("neon");
+        KernelInfo::new("neon_a53", "smull + smlsl2 + sadalp").on("aarch64", &["neon"])
+            .panels(4, 16)
+            .late_sums()
+            .in_order_of("neon");
     #[cfg(i8gemm_arm)]
     ArmV7Neon: arm::neon::KERNEL, arm::neon::multiply,
-        KernelInfo::new("armv7_neon", "vmull + vmlsl + vpadal").on("arm", &["neon"]);
+        KernelInfo::new("armv7_neon", "vmull + vmlsl + vpadal").on("arm", &["neon"]).panels(4, 16).late_sums();
     Portable: portable::KERNEL, portable::multiply,
-        KernelInfo::new("portable", "scalar i32 multiply-add");
+        KernelInfo::new("portable", "scalar i32 multiply-add").panels(4, 1);
 }
 
 /// What is known of a kernel wherever it belongs: see [`Kernel::catalog`](crate::Kernel::catalog).
@@ -125,15 +130,35 @@ pub struct KernelInfo {
     pub features: &'static [&'static str],
     /// The kernel that it is another schedule of, for cores that execute in order. It stands next to that one.
     pub in_order_of: Option<&'static str>,
+    /// Columns of a panel and depth of a step of packed weights, as [`Kernel`] has them.
+    pub(crate) panels: (usize, usize),
+    /// As [`Kernel::offset`].
+    pub(crate) offset: SumOffset,
 }
 
 impl KernelInfo {
     const fn new(name: &'static str, instruction: &'static str) -> Self {
-        Self { name, instruction, arch: None, features: &[], in_order_of: None }
+        Self {
+            name,
+            instruction,
+            arch: None,
+            features: &[],
+            in_order_of: None,
+            panels: (0, 0),
+            offset: SumOffset::None,
+        }
     }
 
     const fn on(self, arch: &'static str, features: &'static [&'static str]) -> Self {
         Self { arch: Some(arch), features, ..self }
+    }
+
+    const fn panels(self, nr: usize, kr: usize) -> Self {
+        Self { panels: (nr, kr), ..self }
+    }
+
+    const fn late_sums(self) -> Self {
+        Self { offset: SumOffset::SecondHalves, ..self }
     }
 
     const fn in_order_of(self, name: &'static str) -> Self {
@@ -160,6 +185,7 @@ pub(crate) fn kernels(in_order: bool) -> &'static [&'static Kernel] {
 }
 
 /// One micro-kernel family on one instruction set.
+#[derive(Clone, Copy)]
 pub(crate) struct Kernel {
     /// Which of the list.
     pub id: Id,
@@ -217,6 +243,14 @@ pub(crate) enum LhsFormat {
 }
 
 impl Kernel {
+    /// Packs weights as another target's kernel does, and can do nothing else; `None` for panels that no kernel has.
+    #[cfg(feature = "alloc")]
+    pub fn packing_as(info: &KernelInfo) -> Option<Self> {
+        let (nr, kr) = info.panels;
+        let pack_rhs = weights::i8::packer(nr, kr)?;
+        Some(Self { nr, kr, offset: info.offset, pack_rhs, ..portable::KERNEL })
+    }
+
     /// The name that users read and pin.
     pub const fn name(&self) -> &'static str {
         self.id.info().name
@@ -235,7 +269,7 @@ impl LhsFormat {
 }
 
 /// The per-column constant that a kernel's sum lacks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(dead_code, reason = "not every target has a kernel with an offset")]
 pub(crate) enum SumOffset {
     /// None: the sum is the dot product.

@@ -312,6 +312,9 @@ pub enum Error {
     /// Weights whose groups of K have scales, with an output that is no scaled f32, or has an i32 bias.
     #[error("weights with scales for groups of K have f32 outputs, without an i32 bias")]
     GroupedOutput,
+    /// Stored bytes that cannot be opened.
+    #[error("stored bytes: {0}")]
+    Stored(StoredError),
     /// A kernel name that no target has.
     #[error("unknown kernel `{name}`{}; available on this CPU: {}", pinned_by(*.from_environment), AvailableKernels)]
     UnknownKernel {
@@ -354,6 +357,52 @@ impl fmt::Display for AvailableKernels {
         }
         Ok(())
     }
+}
+
+/// What is wrong with stored bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoredError {
+    /// They do not begin as stored weights do.
+    #[error("they are not weights of this crate")]
+    Unknown,
+    /// They were written in a form that this version of the crate does not know.
+    #[error("their version is {found}; {known} is known")]
+    Version {
+        /// Theirs.
+        found: u32,
+        /// The one that is read.
+        known: u32,
+    },
+    /// There are more or fewer than were written.
+    #[error("they are {actual} bytes long, and not {expected}")]
+    Length {
+        /// Bytes that were written.
+        expected: u64,
+        /// Bytes given.
+        actual: usize,
+    },
+    /// They do not begin at an address that lets them be used where they lie.
+    #[error("they do not begin at a multiple of {alignment} bytes: copy them")]
+    Misaligned {
+        /// What the address is to be a multiple of.
+        alignment: usize,
+    },
+    /// They are little-endian, and the machine is not: they cannot be used where they lie.
+    #[error("their byte order is not this machine's: copy them")]
+    ByteOrder,
+    /// They were damaged.
+    #[error("the checksum of their {what} is another")]
+    Checksum {
+        /// `header` or `content`.
+        what: &'static str,
+    },
+    /// The kernel that they are for lays weights out in another way in this version of the crate.
+    #[error("kernel `{kernel}` has them in another layout here")]
+    Layout {
+        /// The kernel.
+        kernel: KernelName,
+    },
 }
 
 /// A kernel's name as somebody wrote it, kept without allocating: what is longer than 32 bytes is cut.

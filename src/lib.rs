@@ -90,7 +90,7 @@ pub use crate::{
     check::MAX_SAFE_K,
     dispatch::Kernel,
     element::{Broadcast, ElementType, Operand, OutputElement},
-    error::{Error, KernelName},
+    error::{Error, KernelName, StoredError},
     fixed_point::FixedRounding,
     gemm::{Gemm, Lhs, Output, PackedRhs, Rhs},
     kernels::{FixedPoint, KernelInfo},

@@ -32,6 +32,20 @@ pub(crate) unsafe fn pack_bytes<const NR: usize, const KR: usize>(src: &RhsBytes
     }
 }
 
+/// [`pack_bytes`] for panels of `nr` columns and steps of `kr`, if a kernel of any target has such.
+#[cfg(feature = "alloc")]
+pub(crate) fn packer(nr: usize, kr: usize) -> Option<unsafe fn(&RhsBytes, usize, Panels)> {
+    Some(match (nr, kr) {
+        (4, 1) => pack_bytes::<4, 1>,
+        (4, 16) => pack_bytes::<4, 16>,
+        (8, 2) => pack_bytes::<8, 2>,
+        (8, 4) => pack_bytes::<8, 4>,
+        (8, 8) => pack_bytes::<8, 8>,
+        (16, 4) => pack_bytes::<16, 4>,
+        _ => return None,
+    })
+}
+
 /// # Safety
 /// As [`pack_bytes`], for one panel.
 unsafe fn pack_panel<const NR: usize, const KR: usize>(

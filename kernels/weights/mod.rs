@@ -80,6 +80,11 @@ impl Format {
     }
 }
 
+/// The format of weights of so many bits.
+pub(crate) fn with_bits(bits: usize) -> Option<&'static Format> {
+    [&i8::I8, &i4::I4, &i2::I2].into_iter().find(|format| format.bits == bits)
+}
+
 /// Unpacks `count` times `step` bytes, each into `fields * step` values, from the low bits up. Safety: they are readable, and as many
 /// values writable; the CPU has the instruction set.
 pub(crate) type Unpack = unsafe fn(src: *const u8, step: usize, count: usize, dst: *mut i8);

@@ -8,6 +8,7 @@ mod output;
 #[cfg(feature = "alloc")]
 mod owned;
 mod pack;
+mod parts;
 #[cfg(feature = "alloc")]
 mod patches;
 mod plan;
@@ -15,6 +16,7 @@ mod plan;
 mod product;
 mod rhs;
 mod split;
+mod stored;
 #[cfg(feature = "alloc")]
 mod workspace;
 

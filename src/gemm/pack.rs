@@ -2,11 +2,18 @@
 
 use core::fmt;
 
-use super::{blocking::Depth, grid::Grid, output::Finish, rhs::Rhs, split::Split};
+use super::{
+    blocking::Depth,
+    grid::Grid,
+    output::Finish,
+    parts::{ALIGN, Described, Parts},
+    rhs::Rhs,
+    split::Split,
+};
 use crate::{
     Error, Kernel, Operand,
     kernels::{
-        Id, Multiply, SumOffset,
+        self, Id, Multiply,
         weights::{PACKED_COLS, Panels, RhsBytes},
     },
     parallel::Team,
@@ -30,12 +37,11 @@ pub struct PackedRhs<'a> {
     parts: Parts,
     kernel: Kernel,
     depth: Depth,
-    k: usize,
-    n: usize,
+    described: Described,
 }
 
 #[derive(Clone)]
-enum PackedBytes<'a> {
+pub(super) enum PackedBytes<'a> {
     Borrowed(&'a [u8]),
     #[cfg(feature = "alloc")]
     Owned(alloc::vec::Vec<Line>),
@@ -86,77 +92,6 @@ unsafe impl bytemuck::Zeroable for Line {}
 #[cfg(feature = "alloc")]
 unsafe impl bytemuck::Pod for Line {}
 
-/// Where things lie in the buffer, in bytes from its first multiple of 64.
-#[derive(Debug, Clone, Copy)]
-struct Parts {
-    /// First aligned byte of the buffer.
-    start: usize,
-    /// Bytes of the column constants of one kind and one group of K: `N` i32, padded to whole panels and lines.
-    constants: usize,
-    /// Rows of K that are summed together: those of a group, or all.
-    group_size: usize,
-    /// How groups are added up, if there are some.
-    product: Option<fn(Id) -> Multiply>,
-    /// Column constants, the first of which these are.
-    zero_factor: usize,
-    /// `None` when every zero point is 0 as the kernel sees it: no sums of `lhs` rows are needed.
-    rhs_zero: Option<usize>,
-    sum_offset: Option<usize>,
-    group_scales: Option<usize>,
-    panels: usize,
-    end: usize,
-}
-
-const ALIGN: usize = 64;
-
-impl Parts {
-    fn new<T: Operand>(rhs: &Rhs<T>, kernel: Kernel) -> Result<Self, Error> {
-        let (k, n) = (rhs.matrix.rows(), rhs.matrix.cols());
-        let overflow = Error::SizeOverflow { what: "packed rhs", rows: k, cols: n };
-        let kernel = kernel.0;
-        let columns = n.checked_next_multiple_of(kernel.nr).ok_or(overflow)?;
-        let constants =
-            columns.checked_mul(4).and_then(|b| b.checked_next_multiple_of(ALIGN)).ok_or(overflow)?;
-        let depth = rhs.format.depth(k, kernel.kr).ok_or(overflow)?;
-        let bytes = depth.checked_mul(columns).ok_or(overflow)? / rhs.format.fields();
-        let groups = k.div_ceil(rhs.group_size().max(1)).max(1);
-        // Without columns too, a panel has room in the address space: sizes of single rows below need no check.
-        depth.checked_mul(kernel.nr).filter(|&bytes| isize::try_from(bytes).is_ok()).ok_or(overflow)?;
-
-        let mut end = 0usize;
-        let mut part = |bytes: usize| -> Result<usize, Error> {
-            let at = end;
-            end = end.checked_add(bytes).ok_or(overflow)?;
-            Ok(at)
-        };
-        let of_groups = constants.checked_mul(groups).ok_or(overflow)?;
-        let zero_factor = part(of_groups)?;
-        let shift = rhs.format.shift(T::MIN == 0);
-        let has_zero = rhs.zero_points.as_slice().iter().any(|z| z + shift != 0);
-        let rhs_zero = if has_zero { Some(part(constants)?) } else { None };
-        let has_offset = kernel.offset != SumOffset::None;
-        let sum_offset = if has_offset { Some(part(of_groups)?) } else { None };
-        let group_scales = if rhs.groups.is_some() { Some(part(of_groups)?) } else { None };
-        let panels = part(bytes)?;
-        // A slice holds at most isize::MAX bytes; the alignment of the caller's may cost one line.
-        if end > isize::MAX as usize - ALIGN {
-            return Err(overflow);
-        }
-        Ok(Self {
-            start: 0,
-            constants,
-            group_size: rhs.group_size(),
-            product: rhs.groups.map(|groups| groups.product),
-            zero_factor,
-            rhs_zero,
-            sum_offset,
-            group_scales,
-            panels,
-            end,
-        })
-    }
-}
-
 impl PackedRhs<'static> {
     /// Packs weights for [`Kernel::best`] into a buffer of its own.
     ///
@@ -179,8 +114,8 @@ impl PackedRhs<'static> {
         let size = Self::size(kernel, &rhs)? - (ALIGN - 1);
         let mut lines = Line::zeroed("packed rhs", rhs.matrix.rows(), rhs.matrix.cols(), size)?;
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut lines);
-        let PackedRhs { parts, kernel, depth, k, n, .. } = PackedRhs::pack_into(kernel, &rhs, bytes)?;
-        Ok(Self { buffer: PackedBytes::Owned(lines), parts, kernel, depth, k, n })
+        let PackedRhs { parts, kernel, depth, described, .. } = PackedRhs::pack_into(kernel, &rhs, bytes)?;
+        Ok(Self { buffer: PackedBytes::Owned(lines), parts, kernel, depth, described })
     }
 }
 
@@ -192,7 +127,7 @@ impl<'a> PackedRhs<'a> {
     pub fn size<T: Operand>(kernel: Kernel, rhs: &Rhs<T>) -> Result<usize, Error> {
         kernel.check_available()?;
         rhs.check()?;
-        Ok(Parts::new(rhs, kernel)?.end + ALIGN - 1)
+        Ok(parts_of(rhs, &Described::new(rhs, kernel.0))?.end + ALIGN - 1)
     }
 
     /// Packs weights into the caller's buffer, of any alignment, at least [`PackedRhs::size`] bytes (63 fewer will do if
@@ -203,7 +138,8 @@ impl<'a> PackedRhs<'a> {
     pub fn pack_into<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, buffer: &'a mut [u8]) -> Result<Self, Error> {
         kernel.check_available()?;
         rhs.check()?;
-        let mut parts = Parts::new(rhs, kernel)?;
+        let described = Described::new(rhs, kernel.0);
+        let mut parts = parts_of(rhs, &described)?;
         parts.start = buffer.as_ptr().align_offset(ALIGN);
         let needed = parts.start.saturating_add(parts.end);
         if buffer.len() < needed {
@@ -211,22 +147,32 @@ impl<'a> PackedRhs<'a> {
         }
         // Last, for it takes as long as there are weights, which need not be in memory: strides may be 0.
         rhs.check_values()?;
-        let (k, n) = (rhs.matrix.rows(), rhs.matrix.cols());
-        fill(kernel, rhs, &parts, &mut buffer[parts.start..][..parts.end]);
-        let depth = Depth::new(kernel.0, rhs.format, parts.group_size, rhs.groups.is_some(), k);
-        Ok(Self { buffer: PackedBytes::Borrowed(buffer), parts, kernel, depth, k, n })
+        fill(kernel.0, rhs, &parts, &mut buffer[parts.start..][..parts.end]);
+        Ok(Self::assemble(PackedBytes::Borrowed(buffer), parts, kernel, described))
+    }
+
+    /// Of a buffer that holds those parts.
+    pub(super) fn assemble(
+        buffer: PackedBytes<'a>,
+        parts: Parts,
+        kernel: Kernel,
+        described: Described,
+    ) -> Self {
+        let Described { format, group_size, grouped, k, .. } = described;
+        let depth = Depth::new(kernel.0, format, group_size, grouped, k);
+        Self { buffer, parts, kernel, depth, described }
     }
 
     /// Depth: rows of the weights.
     #[must_use]
     pub fn k(&self) -> usize {
-        self.k
+        self.described.k
     }
 
     /// Columns of the weights, and of the output.
     #[must_use]
     pub fn n(&self) -> usize {
-        self.n
+        self.described.n
     }
 
     /// The kernel that the weights are packed for.
@@ -241,7 +187,15 @@ impl<'a> PackedRhs<'a> {
         self.parts.end
     }
 
-    fn data(&self) -> &[u8] {
+    pub(super) fn described(&self) -> &Described {
+        &self.described
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    pub(super) fn data(&self) -> &[u8] {
         &self.buffer.as_slice()[self.parts.start..][..self.parts.end]
     }
 
@@ -250,9 +204,9 @@ impl<'a> PackedRhs<'a> {
     /// # Errors
     /// [`Error::SizeOverflow`].
     pub(super) fn workspace_size(&self, m: usize, team: Team) -> Result<usize, Error> {
-        let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.k };
+        let overflow = Error::SizeOverflow { what: "workspace", rows: m, cols: self.k() };
         let part = self.depth.scratch(m).and_then(|scratch| scratch.total()).ok_or(overflow)?;
-        let shape = (m, self.k, self.n);
+        let shape = (m, self.k(), self.n());
         let (sums, workers) = Split::most_sums(self.kernel.0, &self.depth, shape, team);
         let workers = workers.max(Grid::most_workers(self.kernel.0, shape, team));
         let bytes = part.checked_mul(workers).and_then(|b| b.checked_add(sums)?.checked_add(63));
@@ -281,7 +235,7 @@ impl<'a> PackedRhs<'a> {
 
     /// The constants of one kind, of the first group and all that follow.
     fn constants<C: bytemuck::Pod>(&self, at: usize, groups: usize) -> &[C] {
-        bytemuck::cast_slice(&self.data()[at..][..(groups - 1) * self.parts.constants + 4 * self.n])
+        bytemuck::cast_slice(&self.data()[at..][..(groups - 1) * self.parts.constants + 4 * self.n()])
     }
 
     /// What kernels read, as slices.
@@ -316,10 +270,15 @@ pub(crate) struct Contents<'a> {
     pub stride: usize,
 }
 
+/// Where things lie in packed weights.
+pub(super) fn parts_of<T: Operand>(rhs: &Rhs<T>, described: &Described) -> Result<Parts, Error> {
+    Parts::new(described, rhs.groups.map(|groups| groups.product))
+}
+
 /// Fills the aligned part of a buffer.
-fn fill<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]) {
+pub(super) fn fill<T: Operand>(kernel: &kernels::Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]) {
     let (k, n) = (rhs.matrix.rows(), rhs.matrix.cols());
-    let (nr, kr) = (kernel.0.nr, kernel.0.kr);
+    let (nr, kr) = (kernel.nr, kernel.kr);
     let format = rhs.format;
     let unsigned = T::MIN == 0;
     let shift = format.shift(unsigned);
@@ -359,7 +318,7 @@ fn fill<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]
             // SAFETY: the view's strides reach every element of K x N; without rows none is read. The kernel is available.
             unsafe {
                 let src = RhsBytes { ptr: src.ptr.wrapping_add(start * src.k_stride), k: k_of_group, ..src };
-                (format.pack)(kernel.0, &src, first, to);
+                (format.pack)(kernel, &src, first, to);
             }
             // What kernels add is what there is too much of.
             late_sums.iter_mut().for_each(|sum| *sum = sum.wrapping_neg());
@@ -392,7 +351,7 @@ fn fill<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, parts: &Parts, data: &mut [u8]
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
-    use crate::{MatRef, kernels};
+    use crate::{MatRef, kernels::SumOffset};
     use quickcheck::quickcheck;
 
     /// The slow packer: every byte by the formula of `kernels/weights/mod.rs`, every constant by its definition.

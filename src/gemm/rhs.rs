@@ -43,7 +43,7 @@ pub(crate) struct Groups<'a> {
 impl Groups<'_> {
     /// What sizes of groups are multiples of: whole steps of every kernel's panels, whose depth is 16 at most, in that format; and 32
     /// at least.
-    fn multiple(format: &Format) -> usize {
+    pub fn multiple(format: &Format) -> usize {
         16 * format.fields().max(2)
     }
 }
