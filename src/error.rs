@@ -366,6 +366,9 @@ pub enum StoredError {
     /// They do not begin as stored weights do.
     #[error("they are not weights of this crate")]
     Unknown,
+    /// They are something else that this crate writes: packed weights, and not a product, or a product, and not its weights.
+    #[error("they are of another kind")]
+    Kind,
     /// They were written in a form that this version of the crate does not know.
     #[error("their version is {found}; {known} is known")]
     Version {
@@ -397,6 +400,9 @@ pub enum StoredError {
         /// `header` or `content`.
         what: &'static str,
     },
+    /// They describe an output that there is not.
+    #[error("they describe no output")]
+    Output,
     /// The kernel that they are for lays weights out in another way in this version of the crate.
     #[error("kernel `{kernel}` has them in another layout here")]
     Layout {

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Fill, Matrix, Order, Random, WIDTHS, bytes, kernels, stored};
 use i8gemm::{
-    Error, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output, PackedRhs, Product, Rhs, StoredError,
+    ElementType, Error, FixedPoint, FixedRounding, Gemm, Kernel, Lhs, MatMut, MatRef, Operand, Output,
+    PackedRhs, Product, Rhs, StoredError,
 };
 
 /// Bytes that begin at a multiple of 64, and some behind.
@@ -222,16 +223,133 @@ fn hostile_sizes_are_errors() {
     assert!(matches!(PackedRhs::copied_from_bytes(&elsewhere), Err(Error::UnknownKernel { .. })));
 }
 
-/// The header's checksum, made right.
-fn reseal(file: &mut [u8]) {
+/// Products of every output: with one scale and with one for each column, with every bias that it takes.
+fn products(kernel: Kernel, each: impl Fn(&str, Product)) {
+    let (k, n) = (40, 19);
+    let mut random = Random(5);
+    let scales: Vec<f32> = (0..n).map(|_| 1e-3 * random.scale()).collect();
+    let fixed: Vec<FixedPoint> = scales.iter().map(|&s| FixedPoint::from_scale(s.into()).unwrap()).collect();
+    let bias: Vec<i32> = (0..n).map(|_| random.range(-5000, 5000)).collect();
+    let real: Vec<f32> = bias.iter().map(|&b| b as f32 * 1e-3).collect();
+    macro_rules! make {
+        ($($output:expr),* $(,)?) => { $(
+            let weights = with_weights::<i8, _>(8, (k, n), |rhs| PackedRhs::pack_for(kernel, rhs).unwrap());
+            each(stringify!($output), Product::new(weights, $output).unwrap());
+        )* };
+    }
+    make!(
+        Output::i32(),
+        Output::i32().bias(&bias).accumulate(),
+        Output::f32(0.25),
+        Output::f32(&scales).bias_f32(&real).clamp(-0.5, f32::INFINITY),
+        Output::f32(&scales).bias(&bias).accumulate(),
+        Output::<i8>::requantize(&scales, -3).bias(&bias).clamp(-100, 90),
+        Output::<u8>::requantize(0.01, 7).bias_f32(&real),
+        Output::<u8>::requantize_fixed(&fixed, FixedRounding::Single, 128),
+        Output::<i8>::requantize_fixed(fixed[3], FixedRounding::Double, 0).bias(&bias),
+    );
+    let group_scales = vec![0.5f32; 2 * n];
+    let weights = with_weights::<i8, _>(4, (100, n), |rhs| {
+        PackedRhs::pack_for(kernel, rhs.groups(64, &group_scales)).unwrap()
+    });
+    each("groups", Product::new(weights, Output::f32(&scales).bias_f32(&real)).unwrap());
+}
+
+/// The outputs of a product, as bytes, onto what was there.
+fn outputs(product: &Product) -> Vec<u8> {
+    let (m, k, n) = (3, product.weights().k(), product.weights().n());
+    let x: Vec<i8> = bytes(&mut Random(8), Fill::Extremes, m * k);
+    let x = MatRef::row_major(&x, m, k).unwrap();
+    macro_rules! apply {
+        ($t:ty) => {{
+            let mut y: Vec<$t> = (0..m * n).map(|i| i as $t).collect();
+            product.apply(x, MatMut::row_major(&mut y, m, n).unwrap()).unwrap();
+            bytemuck::cast_slice(&y).to_vec()
+        }};
+    }
+    match product.output_type() {
+        ElementType::I32 => apply!(i32),
+        ElementType::F32 => apply!(f32),
+        ElementType::I8 => apply!(i8),
+        ElementType::U8 => apply!(u8),
+        other => panic!("{other} is new"),
+    }
+}
+
+#[test]
+fn opened_products_are_the_products() {
+    for kernel in kernels() {
+        products(kernel, |name, product| {
+            let file = product.to_bytes().unwrap();
+            let opened = Product::copied_from_bytes(&file).unwrap();
+            assert_eq!(opened.output_type(), product.output_type());
+            assert_eq!(outputs(&opened), outputs(&product), "{kernel}: {name}");
+            assert_eq!(opened.to_bytes().unwrap(), file, "{kernel}: {name}");
+            if cfg!(target_endian = "little") {
+                let aligned: &'static Aligned = Box::leak(Box::new(Aligned::new(&file)));
+                let lying = Product::from_static_bytes(aligned.bytes()).unwrap();
+                assert_eq!(outputs(&lying), outputs(&product), "{kernel}: {name}");
+            }
+            let kind = Error::Stored(StoredError::Kind);
+            assert_eq!(PackedRhs::copied_from_bytes(&file).unwrap_err(), kind);
+            let weights = product.weights().to_bytes().unwrap();
+            assert_eq!(Product::copied_from_bytes(&weights).unwrap_err(), kind);
+        });
+    }
+}
+
+#[test]
+fn damaged_products_are_errors() {
+    products(Kernel::best().unwrap(), |name, product| {
+        let file = product.to_bytes().unwrap();
+        let refused = |bytes: &[u8]| Product::copied_from_bytes(bytes).expect_err(name);
+        for len in 0..file.len() {
+            assert!(matches!(refused(&file[..len]), Error::Stored(StoredError::Length { .. })), "{len}");
+        }
+        let mut random = Random(6);
+        for _ in 0..2000 {
+            let mut damaged = file.clone();
+            damaged[random.below(file.len())] ^= 1 + random.below(255) as u8;
+            refused(&damaged);
+        }
+        // Headers that are sealed and wrong: sizes, kinds, flags; whatever opens is a product all the same.
+        for at in 16..64 {
+            for byte in [0, 1, 2, 3, 4, 5, 127, 128, 255] {
+                let mut hostile = file.clone();
+                hostile[at] = byte;
+                reseal(&mut hostile);
+                if let Ok(product) = Product::copied_from_bytes(&hostile) {
+                    outputs(&product);
+                }
+            }
+        }
+    });
+    // A scale that no product has, in parameters whose checksum is right.
+    let weights = PackedRhs::pack(MatRef::row_major(&[1i8, 2], 2, 1).unwrap()).unwrap();
+    let mut file = Product::new(weights, Output::f32(1.0)).unwrap().to_bytes().unwrap();
+    file[128..132].copy_from_slice(&f32::NAN.to_le_bytes());
+    let sum = crc(&file[128..192]);
+    file[56..60].copy_from_slice(&sum.to_le_bytes());
+    reseal(&mut file);
+    assert!(matches!(Product::copied_from_bytes(&file), Err(Error::Scale { index: 0, .. })));
+}
+
+/// CRC-32, by its definition.
+fn crc(bytes: &[u8]) -> u32 {
     let mut sum = u32::MAX;
-    for byte in &file[..124] {
+    for byte in bytes {
         sum ^= u32::from(*byte);
         for _ in 0..8 {
             sum = if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 };
         }
     }
-    file[124..128].copy_from_slice(&(!sum).to_le_bytes());
+    !sum
+}
+
+/// The header's checksum, made right.
+fn reseal(file: &mut [u8]) {
+    let sum = crc(&file[..124]);
+    file[124..128].copy_from_slice(&sum.to_le_bytes());
 }
 
 #[test]

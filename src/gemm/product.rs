@@ -1,6 +1,6 @@
 //! A product that owns all it needs.
 
-use super::{Gemm, Kind, Lhs, Output, PackedRhs, Patches, Workspace, owned::OwnedFinish};
+use super::{Finish, Gemm, Kind, Lhs, Output, PackedRhs, Patches, Workspace, owned::OwnedFinish};
 use crate::{
     ElementType, Error, Executor, MatMut, Operand, OutputElement, Sequential,
     kernels::{self, Multiply},
@@ -93,7 +93,7 @@ impl Product {
         Self::assemble(weights, finish, multiply, T::TYPE)
     }
 
-    fn assemble(
+    pub(super) fn assemble(
         weights: PackedRhs<'static>,
         finish: OwnedFinish,
         multiply: Multiply,
@@ -107,6 +107,11 @@ impl Product {
     #[must_use]
     pub fn weights(&self) -> &PackedRhs<'static> {
         &self.weights
+    }
+
+    /// What becomes of sums.
+    pub(super) fn finish(&self) -> Finish<'_> {
+        self.finish.view()
     }
 
     /// The type of the elements that [`Product::run`] writes.

@@ -1,11 +1,8 @@
-//! Packed weights as bytes: what a file, a mapped file or a flash memory holds.
+//! Packed weights as bytes.
 //!
-//! All numbers are little-endian:
+//! Behind what every header begins with ([`super`]):
 //!
 //! ```text
-//!   0   89 69 38 67 65 6d 6d 0a   a byte that no text has, "i8gemm", a line feed
-//!   8   version                   u32: 1
-//!  12   what follows              u32: 1, packed rhs
 //!  16   kernel                    its name and zeros, 24 bytes
 //!  40   nr, kr                    u16 each: columns of a panel, depth of a step
 //!  44   sums                      u8: 1 if the kernel's sums lack something of each column, else 0
@@ -15,20 +12,21 @@
 //!  48   K, N, group               u64 each: shape; rows of K that are summed together
 //!  72   length of the content     u64
 //!  80   CRC-32 of the content     u32
-//!  84   zeros
-//! 124   CRC-32 of what is above   u32
 //! 128   content                   constants of columns, then panels, as packed weights have them in memory
 //! ```
 
-use super::{
-    PackedRhs,
-    pack::PackedBytes,
-    parts::{ALIGN, Described, Parts},
-};
 #[cfg(feature = "alloc")]
-use super::{
+use super::super::{
     Rhs,
     pack::{Line, fill, parts_of},
+};
+use super::{
+    super::{
+        PackedRhs,
+        pack::PackedBytes,
+        parts::{ALIGN, Described, Parts},
+    },
+    Fields, HEADER, PACKED_RHS,
 };
 use crate::{
     Error, Kernel,
@@ -39,15 +37,7 @@ use crate::{
 #[cfg(feature = "alloc")]
 use crate::{Operand, memory};
 
-const MAGIC: [u8; 8] = *b"\x89i8gemm\n";
-const VERSION: u32 = 1;
-/// What follows a header.
-const PACKED_RHS: u32 = 1;
-/// Bytes of a header: the content behind it is as aligned as the whole.
-const HEADER: usize = 128;
 const NAME: usize = 24;
-/// Where the checksum of the header is.
-const HEADER_SUM: usize = HEADER - 4;
 
 /// A header, read or to be written.
 struct Header {
@@ -63,28 +53,6 @@ struct Header {
     group: u64,
     length: u64,
     content_sum: u32,
-}
-
-/// Bytes that are read or written one field after another.
-struct Fields<B> {
-    bytes: B,
-    at: usize,
-}
-
-impl Fields<&mut [u8; HEADER]> {
-    fn put<const L: usize>(&mut self, field: [u8; L]) {
-        self.bytes[self.at..][..L].copy_from_slice(&field);
-        self.at += L;
-    }
-}
-
-impl Fields<&[u8; HEADER]> {
-    fn take<const L: usize>(&mut self) -> [u8; L] {
-        let mut field = [0; L];
-        field.copy_from_slice(&self.bytes[self.at..][..L]);
-        self.at += L;
-        field
-    }
 }
 
 impl Header {
@@ -108,11 +76,7 @@ impl Header {
     }
 
     fn write(&self, to: &mut [u8; HEADER]) {
-        to.fill(0);
-        let mut fields = Fields { bytes: &mut *to, at: 0 };
-        fields.put(MAGIC);
-        fields.put(VERSION.to_le_bytes());
-        fields.put(PACKED_RHS.to_le_bytes());
+        let mut fields = Fields::start(to, PACKED_RHS);
         fields.put(self.kernel);
         fields.put(self.nr.to_le_bytes());
         fields.put(self.kr.to_le_bytes());
@@ -122,30 +86,12 @@ impl Header {
         fields.put(self.group.to_le_bytes());
         fields.put(self.length.to_le_bytes());
         fields.put(self.content_sum.to_le_bytes());
-        let sum = crc32fast::hash(&to[..HEADER_SUM]);
-        to[HEADER_SUM..].copy_from_slice(&sum.to_le_bytes());
+        fields.seal();
     }
 
     /// The header of some bytes, and the content behind it.
     fn read(bytes: &[u8]) -> Result<(Self, &[u8]), StoredError> {
-        let truncated = StoredError::Length { expected: HEADER as u64, actual: bytes.len() };
-        if !bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())]) {
-            return Err(StoredError::Unknown);
-        }
-        let Some((header, content)) = bytes.split_first_chunk::<HEADER>() else { return Err(truncated) };
-        let mut fields = Fields { bytes: header, at: MAGIC.len() };
-        // Of another version nothing else is known.
-        let version = u32::from_le_bytes(fields.take());
-        if version != VERSION {
-            return Err(StoredError::Version { found: version, known: VERSION });
-        }
-        let sum = Fields { bytes: header, at: HEADER_SUM }.take();
-        if crc32fast::hash(&header[..HEADER_SUM]) != u32::from_le_bytes(sum) {
-            return Err(StoredError::Checksum { what: "header" });
-        }
-        if u32::from_le_bytes(fields.take()) != PACKED_RHS {
-            return Err(StoredError::Unknown);
-        }
+        let (mut fields, content) = Fields::unseal(bytes, PACKED_RHS)?;
         let kernel = fields.take();
         let [nr, kr] = [fields.take(), fields.take()].map(u16::from_le_bytes);
         let [late_sums, bits, zero_points, grouped] = fields.take();
@@ -155,8 +101,7 @@ impl Header {
             let expected = (HEADER as u64).saturating_add(length);
             return Err(StoredError::Length { expected, actual: bytes.len() });
         }
-        let plain = [late_sums, zero_points, grouped].iter().all(|&flag| flag <= 1)
-            && header[fields.at..HEADER_SUM].iter().all(|&byte| byte == 0);
+        let plain = [late_sums, zero_points, grouped].iter().all(|&flag| flag <= 1) && fields.rest_is_zero();
         let [late_sums, zero_points, grouped] = [late_sums, zero_points, grouped].map(|flag| flag != 0);
         let header =
             Self { kernel, nr, kr, late_sums, bits, zero_points, grouped, k, n, group, length, content_sum };
