@@ -48,7 +48,7 @@
 //!
 //! # Where things are
 //!
-//! [`MatRef`], [`MatMut`]: views. [`Rhs`], [`PackedRhs`], [`Lhs`], [`Output`], [`Gemm`]: the product. [`Kernel`]: which
+//! [`MatRef`], [`MatMut`]: views. [`Rhs`], [`PackedRhs`], [`Lhs`], [`Output`], [`Gemm`]: the product; [`BatchGemm`]: many of activations. [`Kernel`]: which
 //! kernels there are. [`Executor`]: threads. [`quant`]: scales and zero points. [`reference`](mod@reference): the scalar definition of
 //! everything, slow and plain. [`Error`]: what can be wrong with a call.
 #![cfg_attr(
@@ -92,7 +92,7 @@ pub use crate::{
     element::{Broadcast, ElementType, Operand, OutputElement},
     error::{Error, KernelName, StoredError},
     fixed_point::FixedRounding,
-    gemm::{Gemm, Lhs, Output, PackedRhs, Rhs},
+    gemm::{BatchGemm, Gemm, Lhs, Output, PackedRhs, Rhs},
     kernels::{FixedPoint, KernelInfo},
     matrix::{MatMut, MatRef},
     parallel::{Executor, Sequential},

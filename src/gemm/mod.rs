@@ -1,5 +1,6 @@
 //! The matrix product: pack the weights, describe the output, run.
 
+mod batch;
 mod blocking;
 mod call;
 mod grid;
@@ -20,6 +21,7 @@ mod stored;
 #[cfg(feature = "alloc")]
 mod workspace;
 
+pub use batch::BatchGemm;
 pub use lhs::Lhs;
 pub use output::Output;
 pub(crate) use output::{Bias, Kind, positive_zeros};

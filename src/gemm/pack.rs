@@ -136,8 +136,22 @@ impl<'a> PackedRhs<'a> {
     /// # Errors
     /// As [`PackedRhs::pack_for`]; [`Error::BufferTooSmall`].
     pub fn pack_into<T: Operand>(kernel: Kernel, rhs: &Rhs<T>, buffer: &'a mut [u8]) -> Result<Self, Error> {
-        kernel.check_available()?;
-        rhs.check()?;
+        let needed = Self::size(kernel, rhs)? - (ALIGN - 1) + buffer.as_ptr().align_offset(ALIGN);
+        if buffer.len() < needed {
+            return Err(Error::BufferTooSmall { what: "packed rhs", needed, actual: buffer.len() });
+        }
+        // Last, for it takes as long as there are weights, which need not be in memory: strides may be 0.
+        rhs.check_values()?;
+        Self::pack_or_keep(kernel, rhs, buffer, true)
+    }
+
+    /// As [`PackedRhs::pack_into`], of weights that have been checked; unless they are `fresh`, the buffer holds them already.
+    pub(super) fn pack_or_keep<T: Operand>(
+        kernel: Kernel,
+        rhs: &Rhs<T>,
+        buffer: &'a mut [u8],
+        fresh: bool,
+    ) -> Result<Self, Error> {
         let described = Described::new(rhs, kernel.0);
         let mut parts = parts_of(rhs, &described)?;
         parts.start = buffer.as_ptr().align_offset(ALIGN);
@@ -145,10 +159,24 @@ impl<'a> PackedRhs<'a> {
         if buffer.len() < needed {
             return Err(Error::BufferTooSmall { what: "packed rhs", needed, actual: buffer.len() });
         }
-        // Last, for it takes as long as there are weights, which need not be in memory: strides may be 0.
-        rhs.check_values()?;
-        fill(kernel.0, rhs, &parts, &mut buffer[parts.start..][..parts.end]);
+        if fresh {
+            fill(kernel.0, rhs, &parts, &mut buffer[parts.start..][..parts.end]);
+        }
         Ok(Self::assemble(PackedBytes::Borrowed(buffer), parts, kernel, described))
+    }
+
+    /// Bytes of weights that are packed into a buffer that is aligned, and of the scratch of their product.
+    pub(super) fn sizes<T: Operand>(
+        kernel: Kernel,
+        rhs: &Rhs<T>,
+        m: usize,
+        team: Team,
+    ) -> Result<(usize, usize), Error> {
+        let described = Described { has_zero: true, ..Described::new(rhs, kernel.0) };
+        let parts = parts_of(rhs, &described)?;
+        let packed = parts.end;
+        let weights = Self::assemble(PackedBytes::Borrowed(&[]), parts, kernel, described);
+        Ok((packed, weights.workspace_size(m, team)?))
     }
 
     /// Of a buffer that holds those parts.

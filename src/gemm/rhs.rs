@@ -136,6 +136,26 @@ impl<'a, T: Operand> Rhs<'a, T> {
         Self { groups: Some(Groups { size, scales, product: kernels::multiply::<EndGroups> }), ..self }
     }
 
+    /// These are the same weights in the same place: packed, they are the same bytes.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let place = |rhs: &Self| {
+            (
+                rhs.matrix.as_ptr(),
+                rhs.matrix.rows(),
+                rhs.matrix.cols(),
+                rhs.matrix.row_stride(),
+                rhs.matrix.col_stride(),
+            )
+        };
+        let zeros = match (self.zero_points, other.zero_points) {
+            (Broadcast::All(a), Broadcast::All(b)) => a == b,
+            (Broadcast::Each(a), Broadcast::Each(b)) => core::ptr::eq(a, b),
+            _ => false,
+        };
+        let plain = self.groups.is_none() && other.groups.is_none();
+        plain && zeros && place(self) == place(other) && self.format.bits == other.format.bits
+    }
+
     /// Rows of K that are summed together: those of a group, or all.
     pub(crate) fn group_size(&self) -> usize {
         let k = self.matrix.rows();

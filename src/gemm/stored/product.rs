@@ -119,12 +119,8 @@ impl Header {
         }
     }
 
-    /// The output of a product of `n` columns, and the kernels' product for it, from parameters that need not be those of any.
-    fn output(
-        &self,
-        parameters: &[u8],
-        n: usize,
-    ) -> Result<(OwnedFinish, fn(Id) -> Multiply, ElementType), Error> {
+    /// The output of a product of `n` columns, from parameters that need not be those of any.
+    fn output(&self, parameters: &[u8], n: usize) -> Result<Opened, Error> {
         let wrong = Error::Stored(StoredError::Output);
         let element = *ELEMENTS.get(usize::from(self.element)).ok_or(wrong)?;
         let accumulate = self.accumulates == 1;
@@ -167,7 +163,7 @@ impl Header {
         if words.0.len() >= ALIGN || words.0.iter().any(|&byte| byte != 0) {
             return Err(wrong);
         }
-        Ok((OwnedFinish::new(kind, bias, n)?, product, element))
+        Ok(Opened { finish: OwnedFinish::new(kind, bias, n)?, product, element })
     }
 
     /// Zero point and clamp of an output of bytes.
@@ -180,6 +176,14 @@ impl Header {
         [to.min, to.max] = self.clamp.map(|bound| bound as i32);
         Some(to)
     }
+}
+
+/// An output that was read.
+struct Opened {
+    finish: OwnedFinish,
+    /// The kernels' product for it.
+    product: fn(Id) -> Multiply,
+    element: ElementType,
 }
 
 /// Parameters that have not been read: words of 4 bytes.
@@ -316,7 +320,7 @@ impl Product {
     ) -> Result<Self, Error> {
         let (header, parameters, stored) = Header::read(bytes).map_err(Error::Stored)?;
         let weights = weights(stored)?;
-        let (finish, product, element) = header.output(parameters, weights.n())?;
+        let Opened { finish, product, element } = header.output(parameters, weights.n())?;
         let multiply = weights.product(product, &finish.view())?;
         Self::assemble(weights, finish, multiply, element)
     }
