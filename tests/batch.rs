@@ -17,6 +17,9 @@ struct Batch<A, B> {
     rhs_zeros: Vec<Vec<i32>>,
 }
 
+/// Rows of each `lhs`, shapes of the `rhs`, and which of those each product has.
+type Case<'a> = (&'a [usize], &'a [(usize, usize)], &'a [usize]);
+
 impl<A: Operand, B: Operand> Batch<A, B> {
     fn new(random: &mut Random, rows: &[usize], shapes: &[(usize, usize)], of: &[usize]) -> Self {
         let fills = [random.below(FILLS.len()), random.below(FILLS.len())].map(|i| FILLS[i]);
@@ -76,7 +79,7 @@ fn a_batch_is_its_products() {
     let mut random = Random(21);
     for kernel in kernels() {
         // Heads that share keys in twos; all by one matrix; shapes that are all different, empty ones among them.
-        let batches: [(&[usize], &[(usize, usize)], &[usize]); 4] = [
+        let batches: [Case; 4] = [
             (&[16, 16, 16, 16, 16, 16], &[(32, 24), (32, 24), (32, 24)], &[0, 0, 1, 1, 2, 2]),
             (&[5, 5, 5], &[(70, 33)], &[0, 0, 0]),
             (&[1, 40, 7, 3, 0], &[(9, 100), (64, 5), (0, 7), (33, 0), (4, 4)], &[0, 1, 2, 3, 4]),
