@@ -2,7 +2,8 @@
 //!
 //! - Instruction: `sdot` by lane: 16 products of i8, added in fours to 4 i32.
 //! - Tile: 12 rows x 8 columns. Registers: 24 sums, 3 of `lhs` (4 rows each), 2 of `rhs`: 29 of 32. Fewer rows: 8, 4, 2, 1 on
-//!   the same layout of `rhs`; 2 and 1 take 2 and 4 steps with one load of `lhs`.
+//!   the same layout of `rhs`; 2 and 1 take 2 and 4 steps with one load of `lhs`. One row passes 4 panels at a time: those of one alone
+//!   have two chains of sums, which would wait for each other.
 //! - `lhs`: panels of `h` = 12 (8, 4, 2, 1) rows of i8, kr = 4: `value(i, k)` at `(k / 4) * 4 * h + i * 4 + k % 4`. `rhs`:
 //!   panels of 8 columns, kr = 4: `value(k, n)` at `(n / 8) * K4 * 8 + (k / 4) * 32 + (n % 8) * 4 + k % 4`.
 //! - Ceiling: 16 MAC an instruction: 16 MAC/cycle on A55, 32 on N1 and A76, 64 on V1, V2 and X1. 5 loads to 24 multiplies.
@@ -142,7 +143,7 @@ unsafe impl<const IN_ORDER: bool> MicroKernel for DotprodTiles<IN_ORDER> {
         // SAFETY: rows and panels are counts that this kernel names; input and end are valid for them.
         unsafe {
             match rows {
-                1 => tile::<E, 1>(panels, input, end),
+                1 => one_row::<E>(panels, input, end),
                 2 => tile::<E, 2>(panels, input, end),
                 4 if IN_ORDER => tile_a55::<E, 4>(panels, input, end),
                 4 => tile::<E, 4>(panels, input, end),
@@ -177,12 +178,11 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
                 steps_of_8(&mut *(&raw mut sums).cast(), &mut at);
             }
             let Cursor { mut lhs, mut rhs, mut steps } = at;
-            if R < 4 {
-                // One load takes 4 steps of one row, or 2 of two.
-                let together = 4 / R;
-                for _ in 0..steps / together {
+            if R == 2 {
+                // One load takes 2 steps.
+                for _ in 0..steps / 2 {
                     let a = vld1q_s8(lhs);
-                    for step in 0..together {
+                    for step in 0..2 {
                         let panel = rhs.add(step * NR * KR);
                         let b = [vld1q_s8(panel), vld1q_s8(panel.add(16))];
                         for r in 0..R {
@@ -191,12 +191,101 @@ unsafe fn tile<E: End, const R: usize>(panels: usize, input: &TileInput, end: &T
                         }
                     }
                     lhs = lhs.add(16);
-                    rhs = rhs.add(together * NR * KR);
+                    rhs = rhs.add(2 * NR * KR);
                 }
-                steps %= together;
+                steps %= 2;
             }
             rest(&mut sums, Cursor { lhs, rhs, steps });
             finish_from_base::<Lanes128, E, R, 2>(sums, &end, &ready);
+        }
+    }
+}
+
+/// One row by the panels of a group, four at a time while there are as many.
+///
+/// # Safety
+/// As [`MicroKernel::tile`].
+#[target_feature(enable = "neon,dotprod")]
+#[inline(never)]
+unsafe fn one_row<E: End>(panels: usize, input: &TileInput, end: &TileEnd) {
+    // SAFETY: the end is that of the epilogue's store, and the CPU has NEON.
+    let ready = unsafe { E::ready(end.epilogue) };
+    let mut panel = 0;
+    // SAFETY: the group has the panels that are asked for.
+    unsafe {
+        while panels - panel >= 4 {
+            row_by_panels::<E, 4, 1>(panel, input, end, &ready);
+            panel += 4;
+        }
+        if panels - panel >= 2 {
+            row_by_panels::<E, 2, 2>(panel, input, end, &ready);
+            panel += 2;
+        }
+        if panel < panels {
+            row_by_panels::<E, 1, 4>(panel, input, end, &ready);
+        }
+    }
+}
+
+/// One row by `P` panels. An `sdot` waits for the one before that adds to the same sums, so there are eight chains of them, of fewer
+/// panels `C` for each vector of columns, which take turns.
+///
+/// # Safety
+/// As [`MicroKernel::tile`], for panels from `first` on.
+#[target_feature(enable = "neon,dotprod")]
+#[inline]
+unsafe fn row_by_panels<E: End, const P: usize, const C: usize>(
+    first: usize,
+    input: &TileInput,
+    end: &TileEnd,
+    ready: &E::Ready<Lanes128>,
+) {
+    // SAFETY: the packed row and the panels are readable for whole steps, of which the row has 4 bytes.
+    unsafe {
+        let end = end_of_panel(end, first * NR);
+        let mut chains = [[[vdupq_n_s32(0); 2]; P]; C];
+        for p in 0..P {
+            chains[0][p] = [end.base::<Lanes128>(2 * p), end.base::<Lanes128>(2 * p + 1)];
+        }
+        let Cursor { mut lhs, rhs, steps } = Cursor::new(&input.panel(first));
+        let mut panels = [rhs; P];
+        for p in 1..P {
+            panels[p] = panels[p - 1].add(input.panel_stride);
+        }
+        // One load of the row takes 4 steps.
+        for _ in 0..steps / 4 {
+            let a = vld1q_s8(lhs);
+            lhs = lhs.add(16);
+            // Written out: the lane is a part of the instruction.
+            macro_rules! steps {
+                ($($step:literal)*) => {$(
+                    for p in 0..P {
+                        let panel = panels[p].add($step * NR * KR);
+                        let [first, second] = &mut chains[$step % C][p];
+                        *first = sdot_lane(*first, vld1q_s8(panel), a, $step);
+                        *second = sdot_lane(*second, vld1q_s8(panel.add(16)), a, $step);
+                    }
+                )*};
+            }
+            steps!(0 1 2 3);
+            for panel in &mut panels {
+                *panel = panel.add(4 * NR * KR);
+            }
+        }
+        let mut sums = [[vdupq_n_s32(0); 2]; P];
+        for p in 0..P {
+            let mut sum = [chains[0][p]];
+            for chain in &chains[1..] {
+                sum[0] = [vaddq_s32(sum[0][0], chain[p][0]), vaddq_s32(sum[0][1], chain[p][1])];
+            }
+            rest(&mut sum, Cursor { lhs, rhs: panels[p], steps: steps % 4 });
+            sums[p] = sum[0];
+        }
+        // A panel's two vectors of columns stand before those of the next.
+        match P {
+            4 => finish_from_base::<Lanes128, E, 1, 8>([*(&raw const sums).cast()], &end, ready),
+            2 => finish_from_base::<Lanes128, E, 1, 4>([*(&raw const sums).cast()], &end, ready),
+            _ => finish_from_base::<Lanes128, E, 1, 2>([*(&raw const sums).cast()], &end, ready),
         }
     }
 }

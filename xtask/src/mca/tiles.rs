@@ -212,7 +212,7 @@ fn tile_name(symbol: &str, kernel: &Kernel) -> (Option<u32>, String) {
     let (_, symbol) = symbol.split_once(kernel.symbol).unwrap_or_default();
     let (function, generics) = symbol.split_once("::<").unwrap_or((symbol, ""));
     let mut numbers = generics.trim_end_matches('>').split(", ").chain(function.split('_'));
-    let rows = numbers.find_map(|number| number.parse().ok());
+    let rows = numbers.find_map(|number| if number == "one" { Some(1) } else { number.parse().ok() });
     let is_schedule =
         |word: &&str| !["", "tile", "one", "row", "multiply"].contains(word) && word.parse::<u32>().is_err();
     (rows, function.split('_').filter(is_schedule).map(|word| format!(" {word}")).collect())
@@ -263,7 +263,7 @@ mod tests {
         let path = "i8gemm::kernels::aarch64";
         let end = "i8gemm::kernels::product::ends::EndI32";
         assert_eq!(name(0, &format!("{path}::i8mm::tile::<{end}, 12, 6>")), (Some(12), String::new()));
-        assert_eq!(name(0, &format!("{path}::i8mm::one_row::<{end}>")), (None, String::new()));
+        assert_eq!(name(0, &format!("{path}::i8mm::one_row::<{end}>")), (Some(1), String::new()));
         assert_eq!(name(0, &format!("{path}::i8mm::multiply")), (None, String::new()));
         let in_order = format!("{path}::dotprod::tile_in_order::<{end}, 8>");
         assert_eq!(name(2, &in_order), (Some(8), " in order".into()));
