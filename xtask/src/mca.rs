@@ -6,6 +6,7 @@ mod cores;
 mod record;
 mod slots;
 mod tiles;
+mod weighed;
 
 use std::{
     fs,
@@ -31,7 +32,7 @@ pub const PACKAGES: &[&str] = &["llvm-22"];
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Count the instructions of whole calls under QEMU instead
+    /// Count the instructions of whole calls under QEMU instead, and weigh them: cycles as predicted of cores
     #[arg(long)]
     calls: bool,
     /// Of the calls, only those of this kernel or shape (M x K x N as `1x1024x1024`)

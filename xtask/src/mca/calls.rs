@@ -16,20 +16,30 @@ use serde::Serialize;
 use super::{
     json_lines, read, step,
     tiles::{self, KERNELS, Kernel, Tile},
+    weighed::{self, Blocks, Weights},
 };
 use crate::{
     debian,
-    loops::{self, Target, functions},
+    loops::{self, Instruction, Target, functions},
     run::{Log, Progress, Workspace},
 };
 
 /// The emulator that is linked dynamically: the static one takes no plugins.
-const PACKAGES: &[&str] = &["qemu-user"];
+const PACKAGES: &[&str] = &["qemu-user", "llvm-22"];
 
 /// M, K, N and how many times the bare loop's instructions for each product a call with i32 output may take, where there is a
 /// limit.
-const SHAPES: [([u64; 3], Option<f64>); 11] = [
+const SHAPES: [([u64; 3], Option<f64>); 20] = [
     ([1, 1024, 1024], Some(1.3)),
+    ([2, 1024, 1024], None),
+    ([3, 1024, 1024], None),
+    ([4, 1024, 1024], None),
+    ([5, 1024, 1024], None),
+    ([7, 1024, 1024], None),
+    ([512, 512, 1], None),
+    ([512, 512, 8], None),
+    ([12544, 27, 32], None),
+    ([32, 32, 32], None),
     ([1, 4096, 4096], None),
     ([8, 1024, 1024], None),
     ([49, 960, 160], None),
@@ -56,6 +66,8 @@ struct Call {
     bare_loop: f64,
     ratio: f64,
     at_most: Option<f64>,
+    /// Predicted of cores, by [`weighed::cores`]; none where they lack the kernel's instructions.
+    cycles_per_mac: Vec<Option<f64>>,
     parts: Parts,
     /// The functions that take most instructions outside of loops, and how many of the call's, in percent.
     #[serde(skip)]
@@ -100,6 +112,7 @@ pub fn main(workspace: &Workspace, only: Option<&str>, output: &str, json: bool)
     ensure!(!calls.is_empty(), "no kernel is `{}` and no shape contains it", only.unwrap_or_default());
     // Kernels of one target stand together.
     let mut program: Option<Program> = None;
+    let mut weights = Weights::default();
     let mut results = Vec::new();
     for (i, (kernel, shape, name, at_most)) in calls.iter().enumerate() {
         let program = match program.take().filter(|program| std::ptr::eq(program.target, kernel.target())) {
@@ -113,12 +126,27 @@ pub fn main(workspace: &Workspace, only: Option<&str>, output: &str, json: bool)
         progress.finish(if counts.is_ok() { "done" } else { "FAILED" })?;
         let (one, two) = counts?;
         let macs: u64 = shape.iter().product();
-        results.push(program.call(kernel.name, name, output, *at_most, macs, &one, &two)?);
+        let blocks = difference(&one, &two);
+        let cycles = weights.cycles(workspace, &log, kernel, &blocks, &program.instructions())?;
+        let cycles = cycles.into_iter().map(|cycles| cycles.map(|cycles| cycles / macs as f64)).collect();
+        results.push(program.call(
+            kernel.name,
+            name,
+            output,
+            *at_most,
+            macs,
+            cycles,
+            &by_instruction(&blocks),
+        )?);
     }
     if json {
         write!(program::stdout(), "{}", json_lines(&results)?)?;
     } else {
-        writeln!(program::stdout(), "{}", table(&results))?;
+        writeln!(
+            program::stdout(),
+            "{}\n\nBelow the cores: predicted cycles for each product.",
+            table(&results)
+        )?;
     }
     let missed = |call: &&Call| call.at_most.is_some_and(|limit| call.ratio > limit);
     let mut err = program::stderr();
@@ -150,7 +178,12 @@ impl Program {
         Ok(Self { target, binary, disassembly, tiles, entry })
     }
 
-    /// How often each instruction is executed, by address, in a run of so many calls.
+    /// Every instruction by its address.
+    fn instructions(&self) -> HashMap<u64, Instruction<'_>> {
+        functions(&self.disassembly).into_iter().flatten().map(|i| (i.address, i)).collect()
+    }
+
+    /// How often each block is executed in a run of so many calls.
     #[allow(clippy::too_many_arguments, reason = "what is run, and what runs it")]
     fn count(
         &self,
@@ -161,7 +194,7 @@ impl Program {
         shape: &[u64; 3],
         output: &str,
         calls: u32,
-    ) -> Result<HashMap<u64, u64>> {
+    ) -> Result<Blocks> {
         let out = workspace.target.join("xtask/calls.counts");
         let armv7 = std::ptr::eq(self.target, &loops::ARMV7);
         let mut qemu = workspace.command(if armv7 { "qemu-arm" } else { "qemu-aarch64" });
@@ -170,10 +203,10 @@ impl Program {
             .arg(&self.binary);
         qemu.arg(kernel).args(shape.map(|d| d.to_string())).args([output, &calls.to_string()]);
         log.check(&mut qemu)?;
-        by_instruction(&read(&out)?, self.entry).context("the counter's file does not read as expected")
+        blocks(&read(&out)?, self.entry).context("the counter's file does not read as expected")
     }
 
-    /// What a call takes, from the counts of one and of two.
+    /// What a call takes, from how often each instruction is executed.
     #[allow(clippy::too_many_arguments, reason = "most are copied to the result")]
     fn call(
         &self,
@@ -182,13 +215,12 @@ impl Program {
         output: &str,
         at_most: Option<f64>,
         macs: u64,
-        one: &HashMap<u64, u64>,
-        two: &HashMap<u64, u64>,
+        cycles_per_mac: Vec<Option<f64>>,
+        counts: &HashMap<u64, u64>,
     ) -> Result<Call> {
-        let difference =
-            |address: &u64| two.get(address).copied().unwrap_or(0) - one.get(address).copied().unwrap_or(0);
-        let instructions: u64 = two.keys().map(difference).sum();
-        let turns = |tile: &&Tile| difference(&tile.addresses[0]) * u64::from(tile.macs());
+        let executed = |address: &u64| counts.get(address).copied().unwrap_or(0);
+        let instructions: u64 = counts.values().sum();
+        let turns = |tile: &&Tile| executed(&tile.addresses[0]) * u64::from(tile.macs());
         // A schedule has the tiles of the kernel it is another schedule of, where it has none of its own.
         let family = KERNELS.iter().find(|other| other.name == kernel).map(Kernel::family);
         let of_family = |tile: &&Tile| Some(tile.kernel.family()) == family;
@@ -197,13 +229,13 @@ impl Program {
             .filter(|tile| turns(tile) > 0)
             .with_context(|| format!("no loop of {kernel} was executed"))?;
         let loops: HashSet<u64> = self.tiles.iter().flat_map(|tile| &tile.addresses).copied().collect();
-        let in_loops: u64 = loops.iter().map(difference).sum();
+        let in_loops: u64 = loops.iter().map(executed).sum();
         let (mut in_tiles, mut packing) = (0, 0);
         let mut by_function = Vec::new();
         for function in functions(&self.disassembly) {
             let Some(name) = function.first().map(|first| first.function) else { continue };
             let outside = function.iter().filter(|i| !loops.contains(&i.address));
-            let count: u64 = outside.map(|i| difference(&i.address)).sum();
+            let count: u64 = outside.map(|i| executed(&i.address)).sum();
             // A loop may have been moved into the function that goes through the tiles.
             let of_tiles =
                 self.tiles.iter().any(|tile| tile.function == name && !name.ends_with("::multiply"));
@@ -237,6 +269,7 @@ impl Program {
             bare_loop,
             ratio: instructions_per_mac / bare_loop,
             at_most,
+            cycles_per_mac,
             parts,
             outside,
         })
@@ -251,22 +284,37 @@ fn entry(elf: &[u8]) -> Option<u64> {
     }
 }
 
-/// The counts of blocks, as the counter writes them, spread over their instructions; by the addresses of a program
-/// whose entry point is there.
-fn by_instruction(text: &str, entry: u64) -> Result<HashMap<u64, u64>> {
+/// The counts of blocks, as the counter writes them, by the addresses of a program whose entry point is there.
+fn blocks(text: &str, entry: u64) -> Result<Blocks> {
     let mut lines = text.lines();
     let loaded: u64 = lines.next().context("it is empty")?.parse()?;
-    let mut counts = HashMap::new();
+    let mut counts = Blocks::new();
     for line in lines {
         let words = line.split(' ').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
         let &[address, instructions, count] = words.as_slice() else { bail!("{line}") };
-        let first = address.wrapping_sub(loaded).wrapping_add(entry);
+        *counts.entry((address.wrapping_sub(loaded).wrapping_add(entry), instructions)).or_default() += count;
+    }
+    Ok(counts)
+}
+
+/// What the second run executed more often.
+fn difference(one: &Blocks, two: &Blocks) -> Blocks {
+    let more = |(block, count): (&(u64, u64), &u64)| {
+        (*block, count.saturating_sub(one.get(block).copied().unwrap_or_default()))
+    };
+    two.iter().map(more).filter(|(_, count)| *count > 0).collect()
+}
+
+/// The counts of blocks, spread over their instructions.
+fn by_instruction(blocks: &Blocks) -> HashMap<u64, u64> {
+    let mut counts = HashMap::new();
+    for (&(first, instructions), &count) in blocks {
         // Of 4 bytes each: Thumb code, which is the C library's alone, adds to the whole but is not told apart.
         for i in 0..instructions {
             *counts.entry(first + 4 * i).or_default() += count;
         }
     }
-    Ok(counts)
+    counts
 }
 
 fn table(calls: &[Call]) -> Table {
@@ -286,7 +334,8 @@ fn table(calls: &[Call]) -> Table {
         "packing %",
         "rest %",
     ];
-    table.set_header(header);
+    let cores = weighed::cores().map(|core| core.name.split_once('-').map_or(core.name, |(_, name)| name));
+    table.set_header(header.into_iter().chain(cores));
     for call in calls {
         let mut cells = vec![
             call.kernel.to_owned(),
@@ -300,9 +349,11 @@ fn table(calls: &[Call]) -> Table {
         ];
         let parts = [call.parts.loops, call.parts.tiles, call.parts.packing, call.parts.rest];
         cells.extend(parts.map(|part| format!("{part:.1}")));
+        let cycles = call.cycles_per_mac.iter();
+        cells.extend(cycles.map(|cycles| cycles.map_or_else(|| "-".into(), |cycles| format!("{cycles:.4}"))));
         table.add_row(cells);
     }
-    for column in (3..header.len()).filter(|column| *column != 4) {
+    for column in (3..header.len() + weighed::cores().count()).filter(|column| *column != 4) {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -316,9 +367,11 @@ mod tests {
 
     #[test]
     fn blocks_that_overlap_add_up() {
-        let counts = by_instruction("1000\n1008 2 5\n1012 1 3\n", 100).unwrap();
-        assert_eq!(counts, HashMap::from([(108, 5), (112, 8)]));
-        assert!(by_instruction("", 100).is_err());
-        assert!(by_instruction("1000\n1008 2\n", 100).is_err());
+        let two = blocks("1000\n1008 2 5\n1012 1 3\n", 100).unwrap();
+        assert_eq!(by_instruction(&two), HashMap::from([(108, 5), (112, 8)]));
+        let one = blocks("2000\n2008 2 4\n2012 1 3\n", 100).unwrap();
+        assert_eq!(difference(&one, &two), Blocks::from([((108, 2), 1)]));
+        assert!(blocks("", 100).is_err());
+        assert!(blocks("1000\n1008 2\n", 100).is_err());
     }
 }

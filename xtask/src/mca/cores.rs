@@ -70,6 +70,13 @@ impl Core {
         Ok(all)
     }
 
+    /// Cycles of pieces of any 64-bit code. What a model lacks, such as system calls, is left out.
+    pub fn cycles(&self, workspace: &Workspace, log: &Log, bodies: &[Vec<&str>]) -> Result<Vec<f64>> {
+        const ANY_CODE: &[&str] =
+            &["--mattr=+i8mm,+dotprod,+fullfp16", "--skip-unsupported-instructions=any"];
+        llvm_mca(workspace, log, self.name, "aarch64", bodies, ANY_CODE)
+    }
+
     fn runs(&self, tile: &Tile) -> bool {
         // The rules of issue slots are those of 64-bit code.
         let has_model = !tile.kernel.is_armv7() || matches!(self.model, Model::LlvmMca { armv7: true });
@@ -96,7 +103,7 @@ impl Core {
                 let cycles = |body: &Vec<&str>| f64::from(slots::cycles(core, body.iter().copied()));
                 bodies.iter().map(cycles).collect()
             }
-            Model::LlvmMca { .. } => llvm_mca(workspace, log, self.name, triple, &bodies)?,
+            Model::LlvmMca { .. } => llvm_mca(workspace, log, self.name, triple, &bodies, &[])?,
         }
         .into_iter();
         let mut speed = |tile: &Tile| {
@@ -133,6 +140,7 @@ fn llvm_mca(
     core: &str,
     triple: &str,
     bodies: &[Vec<&str>],
+    options: &[&str],
 ) -> Result<Vec<f64>> {
     let comment = if triple == "armv7" { "@" } else { "#" };
     let mut source = String::new();
@@ -155,10 +163,10 @@ fn llvm_mca(
             "--resource-pressure=false",
             "--instruction-info=false",
         ]);
-        command.args([format!("--mcpu={core}"), format!("--iterations={turns}")]);
+        command.args([format!("--mcpu={core}"), format!("--iterations={turns}")]).args(options);
         let text = log.check(command.arg(&file))?;
-        // Warnings come before it.
-        let json = &text[text.find('{').context("llvm-mca printed no report")?..];
+        // Warnings come before it, some with braces of their own: of lists of registers.
+        let json = &text[text.find("{\n").context("llvm-mca printed no report")?..];
         let report: Report =
             serde_json::from_str(json).context("llvm-mca's report does not read as expected")?;
         ensure!(

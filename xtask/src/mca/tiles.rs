@@ -233,7 +233,7 @@ fn rows_by_loads(body: &[Instruction], kernel: &Kernel) -> Option<u32> {
 
 /// An instruction that goes to [`LABEL`] rather than to an address, as objdump names it: `b.ne 8c
 /// <tile+0x8c>`.
-fn without_destination(text: &str) -> String {
+pub fn without_destination(text: &str) -> String {
     match text.split_once(" <") {
         Some((text, _)) => {
             let end = text.rfind([' ', '\t']).map_or(0, |space| space + 1);
