@@ -397,7 +397,7 @@ pub enum StoredError {
     /// They were damaged.
     #[error("the checksum of their {what} is another")]
     Checksum {
-        /// `header` or `content`.
+        /// `header`, `content` or `scales and bias`.
         what: &'static str,
     },
     /// They describe an output that there is not.

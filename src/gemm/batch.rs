@@ -3,15 +3,13 @@
 use super::{
     Gemm, Lhs, Output, PackedRhs, Rhs,
     grid::{Shape, cycles},
+    parts::ALIGN,
 };
 use crate::{
     Error, Executor, Kernel, MatMut, Operand, OutputElement, Sequential,
     check::{check_len, check_shape},
     parallel::{Team, run_parts},
 };
-
-/// Alignment of the parts of a workspace.
-const ALIGN: usize = 64;
 
 /// Products of pairs of activations, as in attention: `out[i] = output(lhs[i] * rhs[i])`, for every `i` of a batch.
 ///
@@ -25,7 +23,7 @@ const ALIGN: usize = 64;
 /// ```
 /// use i8gemm::{BatchGemm, Lhs, MatMut, MatRef, Output, Rhs};
 /// // Two heads of queries and keys, M x K and N x K: scores are queries times keys, transposed.
-/// let (heads, m, k, n) = (2, 1, 3, 2);
+/// let (m, k, n) = (1, 3, 2);
 /// let queries = [1u8, 2, 3, 4, 5, 6];
 /// let keys = [1i8, 0, -1, 2, 2, 2, 0, 1, 0, -1, 0, 1];
 /// let lhs: Vec<_> = queries.chunks(m * k).map(|q| Lhs::new(MatRef::row_major(q, m, k).unwrap())).collect();
@@ -37,7 +35,6 @@ const ALIGN: usize = 64;
 /// let mut scratch = vec![0; batch.workspace_size(&lhs, &rhs)?];
 /// batch.run(&lhs, &rhs, &mut out, &mut scratch)?;
 /// assert_eq!(scores, [-1.0, 6.0, 2.5, 1.0]);
-/// # let _ = heads;
 /// # Ok::<(), i8gemm::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -183,7 +180,7 @@ impl<'a, T: OutputElement> BatchGemm<'a, T> {
         Ok(())
     }
 
-    /// Computes the products of some outputs, each on all threads.
+    /// Computes the products of some outputs, each on all threads of the executor.
     fn one_by_one<'o, A: Operand, B: Operand>(
         &self,
         executor: &(impl Executor + ?Sized),
@@ -247,7 +244,7 @@ impl<'a, T: OutputElement> BatchGemm<'a, T> {
         Ok(Plan { sizes, workers })
     }
 
-    /// The scratch of a product. A zero point of `rhs` that others of the shape have not takes no more.
+    /// The scratch of a product.
     fn sizes<B: Operand>(&self, team: Team, (m, _, _): Shape, rhs: &Rhs<B>) -> Result<Sizes, Error> {
         let (packed, product) = PackedRhs::sizes(self.kernel, rhs, m, team)?;
         Ok(Sizes { packed, product })
@@ -262,10 +259,11 @@ fn too_large(workers: usize, sizes: Sizes) -> Error {
     Error::SizeOverflow { what: "workspace, threads x bytes", rows: workers, cols: sizes.product }
 }
 
-/// What the threads of a call share: each touches elements that no other does.
+/// Elements that are borrowed exclusively for a call, of which each thread takes those that no other does.
 struct Shared<T>(*mut T);
 
-// SAFETY: see where elements are taken.
+// SAFETY: a reference gives out pointers only; who makes references of them, in `run_with`, takes each element on one thread, to which
+// it may be sent.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {

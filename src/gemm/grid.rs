@@ -139,7 +139,7 @@ pub(super) fn cycles(kernel: &Kernel, (m, k, n): Shape) -> usize {
 mod tests {
     use super::{Grid, Shape, cycles, equal, most_parts, most_rows};
     use crate::{
-        Kernel,
+        Kernel, Sequential,
         parallel::{Shares, Team},
     };
     use quickcheck::quickcheck;
@@ -175,6 +175,11 @@ mod tests {
         Team { threads, min_cycles: 1 << 11 }
     }
 
+    /// Those, and threads that are woken for as much as executors have it that say nothing.
+    fn teams(threads: usize) -> [Team; 2] {
+        [team(threads), Team { threads, ..Team::of(&Sequential) }]
+    }
+
     /// Hands out the parts of a grid to cores of those speeds, by a clock for each: whoever is free first takes the next. The time of
     /// the last, and the most multiply-adds (for each row of K) of one.
     fn simulate(grid: &Grid, speeds: &[f64]) -> (f64, usize) {
@@ -201,13 +206,13 @@ mod tests {
         Kernel::all().flat_map(move |kernel| {
             let threads = threads.clone();
             SHAPES.into_iter().flat_map(move |shape @ (m, _, n)| {
-                threads.clone().filter_map(move |threads| {
-                    let name = format!("{}: {shape:?} on {threads} threads", kernel.name());
-                    let wanted = team(threads).worthwhile(cycles(kernel.0, shape));
+                threads.clone().flat_map(teams).filter_map(move |team| {
+                    let name = format!("{}: {shape:?} on {team:?}", kernel.name());
+                    let wanted = team.worthwhile(cycles(kernel.0, shape));
                     let strips = equal(m.div_ceil(kernel.0.mr), most_rows(kernel.0, m));
                     let groups = strips * n.div_ceil(kernel.0.group_cols);
                     let enough = groups.min(most_parts(cycles(kernel.0, shape), wanted)) >= 8 * wanted;
-                    (wanted > 1).then(|| (name, Grid::new(kernel.0, shape, team(threads)), wanted, enough))
+                    (wanted > 1).then(|| (name, Grid::new(kernel.0, shape, team), wanted, enough))
                 })
             })
         })

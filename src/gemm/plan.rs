@@ -78,8 +78,8 @@ impl<'a, T: OutputElement> Gemm<'a, T> {
         self.workspace_size_with(m, &Sequential)
     }
 
-    /// Bytes of scratch that [`Gemm::run_with`] needs for up to `m` rows on that executor, or one of fewer threads: as much for each
-    /// thread that there can be work for as [`Gemm::workspace_size`] says.
+    /// Bytes of scratch that [`Gemm::run_with`] needs for up to `m` rows on that executor, or one of fewer threads that are worth as much
+    /// ([`Executor::min_cycles`]): as much for each thread that there can be work for as [`Gemm::workspace_size`] says.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].

@@ -136,7 +136,8 @@ impl<'a, T: Operand> Rhs<'a, T> {
         Self { groups: Some(Groups { size, scales, product: kernels::multiply::<EndGroups> }), ..self }
     }
 
-    /// These are the same weights in the same place: packed, they are the same bytes.
+    /// These are the same weights in the same place, and as much is allowed of them: packed, they are the same bytes. Groups are not
+    /// looked at: weights that have some are other ones.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let place = |rhs: &Self| {
             (
@@ -152,8 +153,8 @@ impl<'a, T: Operand> Rhs<'a, T> {
             (Broadcast::Each(a), Broadcast::Each(b)) => core::ptr::eq(a, b),
             _ => false,
         };
-        let plain = self.groups.is_none() && other.groups.is_none();
-        plain && zeros && place(self) == place(other) && self.format.bits == other.format.bits
+        let like = |rhs: &Self| (place(rhs), rhs.format.bits, rhs.allow_wrapping, rhs.groups.is_none());
+        self.groups.is_none() && zeros && like(self) == like(other)
     }
 
     /// Rows of K that are summed together: those of a group, or all.

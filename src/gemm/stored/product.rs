@@ -13,14 +13,15 @@
 //!  40   length of the parameters  u64
 //!  48   length of the weights     u64
 //!  56   CRC-32 of the parameters  u32
-//! 128   parameters                scales (f32) or multipliers (i32) and their shifts (i32), bias; zeros up to a multiple of 64
+//! 128   parameters                scales (f32) or multipliers (i32) and their shifts (i32), bias; zeros up to a multiple of 64, so
+//!                                 that the weights are as aligned as the whole
 //!       weights                   packed rhs, with their header
 //! ```
 
 use alloc::vec::Vec;
 
 use super::{
-    super::{Byte, Finish, Kind, PackedRhs, Product, output::Bias, owned::OwnedFinish},
+    super::{Byte, Finish, Kind, PackedRhs, Product, output::Bias, owned::OwnedFinish, parts::ALIGN},
     Fields, HEADER, PRODUCT,
 };
 use crate::{
@@ -29,9 +30,6 @@ use crate::{
     kernels::{self, EndByte, EndF32, EndF32Added, EndFixed, EndI32, Id, Multiply},
     memory,
 };
-
-/// What parameters are padded to: the weights behind them are as aligned as the whole.
-const ALIGN: usize = 64;
 
 const ELEMENTS: [ElementType; 4] = [ElementType::I32, ElementType::F32, ElementType::I8, ElementType::U8];
 

@@ -30,7 +30,7 @@ const WITHOUT_EXAMPLES: &[&str] = WITH_EXAMPLES.split_last().unwrap().1;
 /// Those tests that differ between kernels. The others ran on this machine, and run once for each emulated architecture.
 const KERNEL_TARGETS: &[&str] = &[
     "--lib", "--test", "exact", "--test", "formats", "--test", "bounds", "--test", "defects", "--test",
-    "dispatch", "--test", "conv", "--test", "layers", "--test", "nn",
+    "dispatch", "--test", "conv", "--test", "layers", "--test", "nn", "--test", "batch", "--test", "stored",
 ];
 
 /// Features of the two builds without `std`.
